@@ -1,0 +1,116 @@
+"""Prompt files: safetensors plus metadata that says what the prompts belong to."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+FORMAT = "minipsync-prompts-1"
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
+
+
+def save(method, path):
+    """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
+    if method.learner is None:
+        raise TypeError(f"{method.name} has no learned prompts to save")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
+    metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
+                "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
+                "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
+                "history": json.dumps(method.history)}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in method.learner.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+    return path
+
+
+def load(method, path="auto", **choice):
+    """Put the prompts of a file into the learner of `method`, or raise ValueError that says what does not fit."""
+    if method.learner is None:
+        raise TypeError(f"{method.name} has no prompts to load; just predict")
+    path = find(method, **choice) if str(path) == "auto" else Path(path)
+    tensors, metadata = read(path)
+    reason = misfit(method, tensors, metadata)
+    if reason:
+        raise ValueError(f"{path}: {reason}")
+    method.learner.load_state_dict(tensors)
+    method.trained_on = metadata.get("trained_on", "")
+    method.history = json.loads(metadata.get("history", "[]"))
+
+
+def read(path):
+    """(tensors, metadata) of a prompt file. Never unpickles."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a file that method.save(path) wrote, or "
+                                '"auto" for the shipped prompts')
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}); pickled checkpoints are refused because "
+                         "they can run code: load the prompts yourself with torch.load(path, weights_only=True), "
+                         "put them into method.learner and call method.save(path)") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is a safetensors file but not of format {FORMAT}; expected what method.save wrote")
+    return tensors, metadata
+
+
+def misfit(method, tensors, metadata):
+    """Why these prompts do not belong to `method`; empty if they do."""
+    good = (method.name, *method.accepts)
+    if metadata["method"] not in good:
+        return f"holds prompts of {metadata['method']!r}; {method.name} loads those of {' or '.join(good)}"
+    if metadata["fingerprint"] != method.clip.fingerprint:
+        return (f"was trained on the backbone {metadata['fingerprint']}, this one is {method.clip.fingerprint}; "
+                "load that backbone, or fit again")
+    theirs = {k: list(v.shape) for k, v in tensors.items()}
+    ours = {k: list(v.shape) for k, v in method.learner.state_dict().items()}
+    if theirs != ours:
+        name = next(k for k in sorted({**theirs, **ours}) if theirs.get(k) != ours.get(k))
+        return (f"{name} has shape {theirs.get(name, 'none')}, this {method.name} wants {ours.get(name, 'none')}; "
+                f"it was made with {metadata['config']}")
+    layout, own = json.loads(metadata["layout"]), _layout(method)
+    if metadata["method"] == method.name and layout != own:
+        return f"its prompts sit in the text as {layout}, here as {own}; build with {metadata['config']}"
+    if layout.get("class_specific") and json.loads(metadata["class_names"]) != method.class_names:
+        return "its prompts are class-specific and were made for other class names"
+    if not all(torch.isfinite(t).all() for t in tensors.values()):
+        return "contains NaN or infinity"
+    return ""
+
+
+def find(method, *, trained_on="imagenet", seed=None):
+    """The shipped file for this method and backbone; among several the one nearest in config, then lowest seed."""
+    fits, others = [], []
+    for path in sorted(p for m in (method.name, *method.accepts) for p in SHIPPED.glob(f"{m}_*.safetensors")):
+        tensors, metadata = read(path)
+        config = json.loads(metadata["config"])
+        reason = misfit(method, tensors, metadata)
+        if not reason and trained_on != metadata["trained_on"]:
+            reason = f"trained on {metadata['trained_on']!r}"
+        if not reason and seed not in (None, config.get("seed")):
+            reason = f"seed {config.get('seed')}"
+        differing = sum(getattr(method.config, k, v) != v for k, v in config.items() if not isinstance(v, list))
+        if reason:
+            others.append(f"\n  {path.name}: {reason}")
+        else:
+            fits.append((differing, config.get("seed", 0), path.name, path))
+    if not fits:
+        wanted = f"trained_on={trained_on!r}" + (f", seed={seed}" if seed is not None else "")
+        raise FileNotFoundError(f"no shipped prompts fit {method.name} on this backbone ({wanted}); fit and save your "
+                                f"own. Shipped for this method: {''.join(others) or 'none'}")
+    return min(fits)[-1]
+
+
+def _layout(method):
+    """Where the learner's slots sit in the text; trained prompts mean nothing elsewhere."""
+    names = ("n_ctx", "tail", "position", "class_specific")
+    return {k: getattr(method.learner, k) for k in names if hasattr(method.learner, k)}

@@ -1,0 +1,231 @@
+"""Few-shot training of prompts: Dassl's engine (METHODS 4) as one loop that knows no method.
+
+Everything random is a function of (seed, epoch, index), so a run that was killed goes on bit for bit.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import random
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as TF
+from tqdm.auto import tqdm
+
+from .settings import require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How prompts are trained. The papers share all but epochs, batch_size and lr (CoOp's Dassl configs)."""
+
+    epochs: int = 50                          # CoOp on ImageNet 50 (200 elsewhere), CoCoOp 10, MaPLe 5 or 2
+    batch_size: int = 32                      # CoOp 32, CoCoOp 1, MaPLe 4
+    lr: float = 0.002                         # CoOp and CoCoOp .002, MaPLe .0035 or .0026
+    warmup_epochs: int = 1                    # all configs: one epoch ...
+    warmup_lr: float = 1e-5                   # ... at this constant rate
+    momentum: float = 0.9                     # SGD without Nesterov or dampening
+    weight_decay: float = 5e-4                # coupled: added to the gradient
+    shots: int | None = 16                    # images per class; None = all. 16 in every table used here
+    seed: int = 1                             # the papers average seeds 1, 2, 3
+    crop: tuple[float, float] = (0.08, 1.0)   # area of RandomResizedCrop, bicubic
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5                         # probability of a horizontal flip
+    workers: int = 0                          # processes that read images; 0 = this one, with decoded images cached
+    cache_mb: int = 2048                      # how much of them to keep decoded in memory
+    save_every: float = 10.0                  # seconds between checkpoints
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
+        require(self.shots is None or self.shots >= 1, "training", "shots", self.shots, "1 or more, or None for all")
+        require(self.lr > 0, "training", "lr", self.lr, "a positive rate")
+        require(0 <= self.warmup_epochs, "training", "warmup_epochs", self.warmup_epochs, "0 or more")
+        require(0 < self.crop[0] <= self.crop[1] <= 1, "training", "crop", self.crop, "0 < low <= high <= 1")
+        require(0 < self.ratio[0] <= self.ratio[1], "training", "ratio", self.ratio, "0 < low <= high")
+        require(0 <= self.flip <= 1, "training", "flip", self.flip, "a probability")
+
+
+def learning_rate(epoch, config):
+    """Rate of epoch 0, 1, …: constant warm-up, then lr * (1 + cos(pi * (epoch - warmup) / epochs)) / 2."""
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr
+    return config.lr * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs)) / 2
+
+
+def few_shot(labels, shots, seed):
+    """Indices of at most `shots` items per class by Dassl's rule: classes in order of first appearance, python's
+    `random.sample` from one seeded stream; a class with fewer items keeps them all."""
+    by_label = {}
+    for index, label in enumerate(labels):
+        by_label.setdefault(int(label), []).append(index)
+    if shots is None:
+        return [i for items in by_label.values() for i in items]
+    rng = random.Random(seed)
+    return [i for items in by_label.values() for i in (rng.sample(items, shots) if len(items) >= shots else items)]
+
+
+def batches(indices, epoch, config):
+    """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is the only one."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+    size = min(config.batch_size, len(order))
+    return [order[s:s + size] for s in range(0, len(order) - size + 1, size)]
+
+
+def training_view(image, size, config, rng):
+    """RandomResizedCrop + flip of a PIL image -> PIL [size, size]; every draw comes from `rng`."""
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * rng.uniform(*config.crop)
+        ratio = math.exp(rng.uniform(math.log(config.ratio[0]), math.log(config.ratio[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:                                                 # as torchvision: the largest centred box of a legal ratio
+        ratio = min(max(width / height, config.ratio[0]), config.ratio[1])
+        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+    image = TF.resized_crop(image, top, left, h, w, [size, size], TF.InterpolationMode.BICUBIC)
+    return TF.horizontal_flip(image) if rng.random() < config.flip else image
+
+
+class TrainingImages(torch.utils.data.Dataset):
+    """Item (epoch, index) -> (float [3,S,S] in [0,1], label), the same for the same seed, epoch and index."""
+
+    def __init__(self, source, size, config):
+        self.source, self.size, self.config = source, size, config
+        self.cache, self.room = {}, config.cache_mb * 2**20
+
+    def __getitem__(self, key):
+        epoch, index = key
+        image, label = self.cache[index] if index in self.cache else self._read(index)
+        rng = random.Random(f"{self.config.seed} {epoch} {index}")
+        view = training_view(image, self.size, self.config, rng)
+        return TF.to_dtype(TF.pil_to_tensor(view), torch.float32, scale=True), label
+
+    def _read(self, index):
+        image, label = self.source[index]
+        image, label = image.convert("RGB"), int(label)
+        cost = 3 * image.width * image.height
+        if cost <= self.room:
+            self.room -= cost
+            self.cache[index] = (image, label)
+        return image, label
+
+
+def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progress=True, name="training"):
+    """Minimise `loss_fn(images [B,3,S,S], labels [B]) -> scalar` over `parameters` in place.
+
+    train_set: has `labels` and gives (PIL image, label). checkpoint: a file, written whole every
+    `config.save_every` seconds; if it is there, training goes on from it. `loss_fn` must not draw random numbers.
+    Returns one dict per epoch: epoch, lr, loss (mean), seconds. A loss that is not finite raises
+    FloatingPointError before it reaches the parameters; the checkpoint keeps the last good state.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    indices = few_shot(train_set.labels, config.shots, config.seed)
+    require(len(indices) > 0, name, "train_set", train_set, "at least one image")
+    if config.epochs <= config.warmup_epochs:
+        warnings.warn(f"{name}: epochs={config.epochs} is all warm-up at lr {config.warmup_lr}; hardly anything "
+                      "will be learned. Use more epochs or warmup_epochs=0", stacklevel=2)
+    optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
+    run = _Run(parameters, optimizer, _identity(config, indices, parameters, clip), checkpoint)
+    per_epoch = len(batches(indices, 0, config))
+    plan = ([(e, i) for i in batch] for e in range(config.epochs) for batch in batches(indices, e, config))
+    loader = DataLoader(TrainingImages(train_set, clip.image_size, config), num_workers=config.workers,
+                        batch_sampler=itertools.islice(plan, run.step, None), generator=torch.Generator())
+    bar = tqdm(total=config.epochs * per_epoch, initial=run.step, desc=name, disable=not progress, leave=False)
+    for images, labels in loader:
+        start, epoch = time.perf_counter(), run.step // per_epoch
+        lr = learning_rate(epoch, config)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad()
+        loss = loss_fn(clip.normalize(images.to(clip.device)), labels.to(clip.device))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name}: the loss is {value} at epoch {epoch}, step {run.step % per_epoch} with "
+                                     f"lr {lr:g}; use a smaller lr (now {config.lr:g}) or precision='fp32'")
+        loss.backward()
+        optimizer.step()
+        run.advance(epoch, lr, value, time.perf_counter() - start, per_epoch, config.save_every)
+        bar.update()
+        bar.set_postfix(epoch=epoch, lr=f"{lr:.2g}", loss=f"{value:.3f}")
+    bar.close()
+    run.write()
+    return run.history
+
+
+class _Run:
+    """Where a training run stands, and its file."""
+
+    def __init__(self, parameters, optimizer, identity, path):
+        self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
+        self.path = Path(path) if path is not None else None
+        self.step, self.history, self.written = 0, [], time.monotonic()
+        if self.path is not None and self.path.exists():
+            self._read()
+
+    def advance(self, epoch, lr, loss, seconds, per_epoch, save_every):
+        if self.step % per_epoch == 0:
+            self.history.append({"epoch": epoch, "lr": lr, "loss": 0.0, "seconds": 0.0})
+        self.history[-1]["loss"] += loss / per_epoch
+        self.history[-1]["seconds"] += seconds
+        self.step += 1
+        if time.monotonic() - self.written >= save_every:
+            self.write()
+
+    def write(self):
+        """Write the file whole or not at all."""
+        if self.path is None:
+            return
+        tensors = {f"parameter.{i}": p.detach().cpu().clone() for i, p in enumerate(self.parameters)}
+        for i, p in enumerate(self.parameters):
+            buffer = self.optimizer.state.get(p, {}).get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{i}"] = buffer.cpu().clone()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        save_file(tensors, partial, {"step": str(self.step), "history": json.dumps(self.history),
+                                     "identity": json.dumps(self.identity)})
+        os.replace(partial, self.path)
+        self.written = time.monotonic()
+
+    def _read(self):
+        try:
+            with safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {k: file.get_tensor(k) for k in file.keys()}
+            identity = json.loads(metadata["identity"])
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{self.path} is not a training checkpoint ({error}); remove it or name another "
+                             "file") from None
+        differing = [k for k in self.identity if identity.get(k) != self.identity[k]]
+        if differing:
+            raise ValueError(f"{self.path} belongs to another run: " + "; ".join(
+                f"{k} was {identity.get(k)}, is {self.identity[k]}" for k in differing) +
+                "; remove it or name another file")
+        self.step, self.history = int(metadata["step"]), json.loads(metadata["history"])
+        with torch.no_grad():
+            for i, p in enumerate(self.parameters):
+                p.copy_(tensors[f"parameter.{i}"])
+                if f"momentum.{i}" in tensors:
+                    self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"].to(p.device)
+
+
+def _identity(config, indices, parameters, clip):
+    """What must be equal for one run to go on with another's file (not where or how often it is saved)."""
+    free = ("workers", "cache_mb", "save_every")
+    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    return json.loads(json.dumps(settings)) | {
+        "images": hashlib.sha256(repr(indices).encode()).hexdigest()[:16], "backbone": clip.fingerprint,
+        "precision": clip.precision, "shapes": [list(p.shape) for p in parameters]}
