@@ -1,0 +1,68 @@
+"""Fixtures shared by all tests: the tiny CLIP of tests/golden and the numbers that go with it."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+
+import tiny_clip as tiny  # noqa: E402
+
+from minipsync.clip import Clip, load_clip  # noqa: E402
+
+torch.set_num_threads(2)
+FOLDERS = [Path(os.environ["MINIPSYNC_GOLDEN"])] if "MINIPSYNC_GOLDEN" in os.environ else sorted(GOLDEN.glob("seed*"))
+
+
+class Golden:
+    """One folder seedS: its seed S, its tiny CLIP, and the arrays of its files as float32 tensors."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.seed = folder, int(folder.name.removeprefix("seed"))
+        self.clip: Clip = load_clip(state_dict=tiny.tiny_state_dict(self.seed), device="cpu")
+        self.class_names = list(tiny.CLASSNAMES)
+        self.images = tiny.draw(self.seed + 1, 8, 3, 32, 32)  # model input
+        self.labels = torch.arange(8) % 12
+
+    def __getitem__(self, file: str) -> dict:
+        with np.load(self.folder / f"{file}.npz") as arrays:
+            return {k: v if v.dtype.kind in "US" else torch.as_tensor(v) for k, v in arrays.items()}
+
+    def draw(self, offset: int, *shape: int, scale: float = 1.0) -> torch.Tensor:
+        return tiny.draw(self.seed + offset, *shape, scale=scale)
+
+    def fill(self, learner: torch.nn.Module, file: str) -> dict[str, torch.nn.Parameter]:
+        """Give `learner` the parameters that `file` was made with; returns them under the file's own names."""
+        arrays, own = self[file], dict(learner.named_parameters())
+        parameters = {name: own[name.removeprefix("prompt_learner.")] for name in map(str, arrays["param_order"])}
+        prompts = float(arrays.get("prompt_scale", arrays.get("ctx_scale", 0.0)))
+        for i, (name, p) in enumerate(parameters.items()):
+            is_prompt = name.split(".")[-1] in ("ctx", "VPT", "VPT_shallow") or "compound_prompts_text" in name
+            scale = prompts if is_prompt else float(arrays["other_scale"])
+            p.data.copy_(tiny.draw(int(arrays["param_seed"]) + i, *p.shape, scale=scale))
+        assert len(parameters) == len(own)
+        return parameters
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """||a - b|| / ||b||."""
+    a, b = torch.as_tensor(a).detach().double(), torch.as_tensor(b).detach().double()
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.fixture(scope="session", params=FOLDERS, ids=lambda folder: folder.name)
+def golden(request) -> Golden:
+    """Every folder of golden numbers in turn."""
+    return Golden(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> Clip:
+    """The tiny CLIP of seed 0 on the CPU: 32 px, D = 64, text width 128, vision width 192, 4 layers each."""
+    return load_clip(state_dict=tiny.tiny_state_dict(0), device="cpu")
