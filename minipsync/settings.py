@@ -27,7 +27,7 @@ def make_settings(cls, given, owner=""):
         values[name] = _convert(value, kinds[name])
         if values[name] is _BAD:
             raise ValueError(f"{owner}: {name}={value!r} ({type(value).__name__}) does not fit; "
-                             f"expected {_describe(kinds[name])}, for example {name}={_example(fields[name])}")
+                             f"expected {_describe(kinds[name])}, for example {_example(fields[name])}")
     return cls(**values)
 
 

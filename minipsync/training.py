@@ -40,14 +40,14 @@ class TrainConfig:
     crop: tuple[float, float] = (0.08, 1.0)   # area of RandomResizedCrop, bicubic
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5                         # probability of a horizontal flip
-    workers: int = 0                          # processes that read images; 0 = this one, with decoded images cached
-    cache_mb: int = 2048                      # how much of them to keep decoded in memory
+    workers: int = 0                          # processes that read images; 0 = this one, with a cache
+    cache_mb: int = 2048                      # how much of the decoded images to keep in memory
     save_every: float = 10.0                  # seconds between checkpoints
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
-        require(self.shots is None or self.shots >= 1, "training", "shots", self.shots, "1 or more, or None for all")
+        require(self.shots is None or self.shots >= 1, "training", "shots", self.shots, "1 or more, or None")
         require(self.lr > 0, "training", "lr", self.lr, "a positive rate")
         require(0 <= self.warmup_epochs, "training", "warmup_epochs", self.warmup_epochs, "0 or more")
         require(0 < self.crop[0] <= self.crop[1] <= 1, "training", "crop", self.crop, "0 < low <= high <= 1")
@@ -63,19 +63,20 @@ def learning_rate(epoch, config):
 
 
 def few_shot(labels, shots, seed):
-    """Indices of at most `shots` items per class by Dassl's rule: classes in order of first appearance, python's
-    `random.sample` from one seeded stream; a class with fewer items keeps them all."""
+    """Indices of at most `shots` items per class by Dassl's rule (METHODS 3.4): classes in order of first
+    appearance, `random.sample` from one seeded stream; a class with fewer items keeps them all."""
     by_label = {}
     for index, label in enumerate(labels):
         by_label.setdefault(int(label), []).append(index)
     if shots is None:
         return [i for items in by_label.values() for i in items]
     rng = random.Random(seed)
-    return [i for items in by_label.values() for i in (rng.sample(items, shots) if len(items) >= shots else items)]
+    chosen = [rng.sample(items, shots) if len(items) >= shots else items for items in by_label.values()]
+    return [i for items in chosen for i in items]
 
 
 def batches(indices, epoch, config):
-    """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is the only one."""
+    """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is all."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
     size = min(config.batch_size, len(order))
@@ -91,7 +92,7 @@ def training_view(image, size, config, rng):
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             break
-    else:                                                 # as torchvision: the largest centred box of a legal ratio
+    else:                                     # as torchvision: the largest central box of a legal ratio
         ratio = min(max(width / height, config.ratio[0]), config.ratio[1])
         w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
     left, top = rng.randint(0, width - w), rng.randint(0, height - h)
@@ -127,23 +128,23 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     """Minimise `loss_fn(images [B,3,S,S], labels [B]) -> scalar` over `parameters` in place.
 
     train_set: has `labels` and gives (PIL image, label). checkpoint: a file, written whole every
-    `config.save_every` seconds; if it is there, training goes on from it. `loss_fn` must not draw random numbers.
-    Returns one dict per epoch: epoch, lr, loss (mean), seconds. A loss that is not finite raises
+    `config.save_every` seconds; if it is there, training goes on from it. `loss_fn` must not draw random
+    numbers. Returns one dict per epoch: epoch, lr, loss (mean), seconds. A loss that is not finite raises
     FloatingPointError before it reaches the parameters; the checkpoint keeps the last good state.
     """
     parameters = [p for p in parameters if p.requires_grad]
     indices = few_shot(train_set.labels, config.shots, config.seed)
     require(len(indices) > 0, name, "train_set", train_set, "at least one image")
     if config.epochs <= config.warmup_epochs:
-        warnings.warn(f"{name}: epochs={config.epochs} is all warm-up at lr {config.warmup_lr}; hardly anything "
-                      "will be learned. Use more epochs or warmup_epochs=0", stacklevel=2)
+        warnings.warn(f"{name}: epochs={config.epochs} is all warm-up at lr {config.warmup_lr}, which learns "
+                      "hardly anything; use more epochs or warmup_epochs=0", stacklevel=3)
     optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
     run = _Run(parameters, optimizer, _identity(config, indices, parameters, clip), checkpoint)
     per_epoch = len(batches(indices, 0, config))
     plan = ([(e, i) for i in batch] for e in range(config.epochs) for batch in batches(indices, e, config))
     loader = DataLoader(TrainingImages(train_set, clip.image_size, config), num_workers=config.workers,
                         batch_sampler=itertools.islice(plan, run.step, None), generator=torch.Generator())
-    bar = tqdm(total=config.epochs * per_epoch, initial=run.step, desc=name, disable=not progress, leave=False)
+    bar = tqdm(desc=name, total=config.epochs * per_epoch, initial=run.step, disable=not progress)
     for images, labels in loader:
         start, epoch = time.perf_counter(), run.step // per_epoch
         lr = learning_rate(epoch, config)
@@ -153,8 +154,9 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
         loss = loss_fn(clip.normalize(images.to(clip.device)), labels.to(clip.device))
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"{name}: the loss is {value} at epoch {epoch}, step {run.step % per_epoch} with "
-                                     f"lr {lr:g}; use a smaller lr (now {config.lr:g}) or precision='fp32'")
+            raise FloatingPointError(f"{name}: the loss is {value} at epoch {epoch}, step "
+                                     f"{run.step % per_epoch}, lr {lr:g}; use a smaller lr than {config.lr:g} "
+                                     "or precision='fp32'")
         loss.backward()
         optimizer.step()
         run.advance(epoch, lr, value, time.perf_counter() - start, per_epoch, config.save_every)

@@ -31,7 +31,7 @@ def save(method, path):
 
 
 def load(method, path="auto", **choice):
-    """Put the prompts of a file into the learner of `method`, or raise ValueError that says what does not fit."""
+    """Put the prompts of a file into the learner of `method`; ValueError says what does not fit."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
     path = find(method, **choice) if str(path) == "auto" else Path(path)
@@ -55,11 +55,11 @@ def read(path):
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); pickled checkpoints are refused because "
-                         "they can run code: load the prompts yourself with torch.load(path, weights_only=True), "
-                         "put them into method.learner and call method.save(path)") from None
+        raise ValueError(f"{path} is not a safetensors file ({error}); pickles are refused (they run code): "
+                         "read it with torch.load(path, weights_only=True), copy the tensors into "
+                         "method.learner and call method.save(path)") from None
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is a safetensors file but not of format {FORMAT}; expected what method.save wrote")
+        raise ValueError(f"{path} is a safetensors file but not {FORMAT}; expected what method.save wrote")
     return tensors, metadata
 
 
@@ -69,18 +69,20 @@ def misfit(method, tensors, metadata):
     if metadata["method"] not in good:
         return f"holds prompts of {metadata['method']!r}; {method.name} loads those of {' or '.join(good)}"
     if metadata["fingerprint"] != method.clip.fingerprint:
-        return (f"was trained on the backbone {metadata['fingerprint']}, this one is {method.clip.fingerprint}; "
-                "load that backbone, or fit again")
+        return (f"was trained on the backbone {metadata['fingerprint']}, this is {method.clip.fingerprint} "
+                f"({method.clip.name}); load that backbone, or fit again")
     theirs = {k: list(v.shape) for k, v in tensors.items()}
     ours = {k: list(v.shape) for k, v in method.learner.state_dict().items()}
     if theirs != ours:
         name = next(k for k in sorted({**theirs, **ours}) if theirs.get(k) != ours.get(k))
-        return (f"{name} has shape {theirs.get(name, 'none')}, this {method.name} wants {ours.get(name, 'none')}; "
-                f"it was made with {metadata['config']}")
+        return (f"{name} has shape {theirs.get(name, 'none')}, this {method.name} wants "
+                f"{ours.get(name, 'none')}; it was made with {metadata['config']}")
     layout, own = json.loads(metadata["layout"]), _layout(method)
-    if metadata["method"] == method.name and layout != own:
+    if metadata["method"] != method.name:
+        own["tail"] = layout["tail"]                      # MaPLe + TPT, variant A, drops it on purpose
+    if layout != own:
         return f"its prompts sit in the text as {layout}, here as {own}; build with {metadata['config']}"
-    if layout.get("class_specific") and json.loads(metadata["class_names"]) != method.class_names:
+    if layout["n_classes"] is not None and json.loads(metadata["class_names"]) != method.class_names:
         return "its prompts are class-specific and were made for other class names"
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         return "contains NaN or infinity"
@@ -88,9 +90,10 @@ def misfit(method, tensors, metadata):
 
 
 def find(method, *, trained_on="imagenet", seed=None):
-    """The shipped file for this method and backbone; among several the one nearest in config, then lowest seed."""
+    """The shipped file for this method and backbone: the nearest in config, then the lowest seed."""
     fits, others = [], []
-    for path in sorted(p for m in (method.name, *method.accepts) for p in SHIPPED.glob(f"{m}_*.safetensors")):
+    names = (method.name, *method.accepts)
+    for path in sorted(p for m in names for p in SHIPPED.glob(f"{m}_*.safetensors")):
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
         reason = misfit(method, tensors, metadata)
@@ -98,19 +101,19 @@ def find(method, *, trained_on="imagenet", seed=None):
             reason = f"trained on {metadata['trained_on']!r}"
         if not reason and seed not in (None, config.get("seed")):
             reason = f"seed {config.get('seed')}"
-        differing = sum(getattr(method.config, k, v) != v for k, v in config.items() if not isinstance(v, list))
+        differing = sum(getattr(method.config, k, v) != v for k, v in config.items())
         if reason:
             others.append(f"\n  {path.name}: {reason}")
         else:
             fits.append((differing, config.get("seed", 0), path.name, path))
     if not fits:
         wanted = f"trained_on={trained_on!r}" + (f", seed={seed}" if seed is not None else "")
-        raise FileNotFoundError(f"no shipped prompts fit {method.name} on this backbone ({wanted}); fit and save your "
-                                f"own. Shipped for this method: {''.join(others) or 'none'}")
+        shipped = "".join(others) or "none"
+        raise FileNotFoundError(f"no shipped prompts fit {method.name} on {method.clip.name} ({wanted}); "
+                                f"fit and save your own. Shipped for this method: {shipped}")
     return min(fits)[-1]
 
 
 def _layout(method):
     """Where the learner's slots sit in the text; trained prompts mean nothing elsewhere."""
-    names = ("n_ctx", "tail", "position", "class_specific")
-    return {k: getattr(method.learner, k) for k in names if hasattr(method.learner, k)}
+    return {k: getattr(method.learner, k) for k in ("n_ctx", "tail", "position", "n_classes")}

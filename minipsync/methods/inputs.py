@@ -10,27 +10,27 @@ def check_images(images):
     if isinstance(images, Image.Image):
         return [images]
     if not isinstance(images, (list, tuple)):
-        raise TypeError(f"images is a {type(images).__name__}; expected a PIL image, a list of them or a float "
-                        "tensor [B,3,S,S]; Image.open(path) or Image.fromarray(array) makes a PIL image")
+        raise TypeError(f"images is a {type(images).__name__}; expected a PIL image, a list of them or a "
+                        "float tensor [B,3,S,S]; Image.open(path) and Image.fromarray(array) make PIL images")
     for i, image in enumerate(images):
         if not isinstance(image, Image.Image):
-            raise TypeError(f"images[{i}] is a {type(image).__name__}; expected a PIL image (Image.open(path), "
-                            "Image.fromarray(array)); tensors go in as one stacked float tensor [B,3,S,S]")
+            raise TypeError(f"images[{i}] is a {type(image).__name__}; expected a PIL image "
+                            "(Image.open, Image.fromarray); tensors go in as one: torch.stack(images)")
     if not images:
         raise ValueError("images is an empty list; expected at least one PIL image")
     return list(images)
 
 
 def images_to_tensor(clip, images):
-    """Model input [B,3,S,S] on the CLIP's device from PIL images (preprocessed) or a tensor (checked, unchanged)."""
+    """Model input [B,3,S,S] on the CLIP's device from PIL images (preprocessed) or a tensor (checked)."""
     if not isinstance(images, Tensor):
-        return clip.preprocess(check_images(images)).to(clip.device)
+        return clip.preprocess(check_images(images))
     size = clip.image_size
     if not images.is_floating_point():
         raise TypeError(f"images is a tensor of {images.dtype}; expected normalised floats: "
-                        "clip.normalize(images / 255) for bytes, or pass PIL images")
+                        "clip.normalize(images / 255) makes them from bytes, or pass PIL images")
     if images.ndim != 4 or not len(images) or images.shape[1:] != (3, size, size):
-        raise ValueError(f"images has shape {tuple(images.shape)}; this CLIP wants [B, 3, {size}, {size}] with B > 0; "
+        raise ValueError(f"images has shape {tuple(images.shape)}; this CLIP wants [B, 3, {size}, {size}]; "
                          "clip.preprocess(pil_images) makes it, images[None] adds a batch axis")
     if not torch.isfinite(images).all():
         raise ValueError("images contains NaN or infinity; expected finite normalised values")
@@ -38,6 +38,7 @@ def images_to_tensor(clip, images):
 
 
 def check_class_names(names):
+    """A list of non-empty strings, or TypeError / ValueError that names the bad entry."""
     if isinstance(names, str) or not hasattr(names, "__iter__"):
         raise TypeError(f"class_names={names!r} is a {type(names).__name__}; expected a list of strings")
     names = list(names)
@@ -50,12 +51,14 @@ def check_class_names(names):
 
 
 def template_as_context(config, settings, owner):
-    """template="a sketch of a {}." stands for init="a sketch of a" in methods whose context starts from words."""
+    """template="a sketch of a {}." stands for init="a sketch of a" where the context starts from words."""
     names = config.__dataclass_fields__
     if "template" not in settings or "template" in names or "init" not in names:
         return settings
     before, hole, after = str(settings["template"]).partition("{}")
     if not hole or after.strip() not in ("", ".") or not before.strip():
-        raise ValueError(f"{owner}: template={settings['template']!r}; a learned context needs words before {{}} and "
-                         "only a full stop after it, for example 'a photo of a {}.'")
+        raise ValueError(f"{owner}: template={settings['template']!r}; a learned context needs words before "
+                         "{} and at most a full stop after it, for example 'a photo of a {}.'")
+    if "init" in settings:
+        raise ValueError(f"{owner}: template and init say the same thing twice; give one of them")
     return {k: v for k, v in settings.items() if k != "template"} | {"init": before.strip()}

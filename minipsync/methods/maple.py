@@ -1,0 +1,46 @@
+"""MaPLe (Khattak et al. 2023, arXiv:2210.03117): prompts in both encoders, several layers deep, coupled.
+
+Layer 0 puts n learned tokens behind SOS in the text; before each of the next J - 1 blocks they are replaced
+by new ones (sec. 3.2, eq. 4-6). The vision encoder gets, at the same depths, a linear image of them:
+
+    P~_k = F_k(P_k),      F_k: text width -> vision width,      k = 0 … J-1
+
+so that a gradient from either encoder moves both. The words of `init` beyond the first n stay fixed in the
+text ("of a").
+"""
+
+from dataclasses import dataclass
+
+from ..prompts import CoupledPrompt
+from ..settings import require
+from ..training import TrainConfig
+from .base import Method, register
+
+
+@dataclass(frozen=True)
+class MaPLeConfig:
+    """vit_b16_c2_ep5_batch4_2ctx_cross_datasets: for the cross-dataset and domain-generalisation tables."""
+
+    n_ctx: int = 2                        # n, tokens per layer (sec. 4.1: length 2)
+    depth: int = 3                        # J: 3 here, 9 of 12 for base-to-new (sec. 4.1)
+    init: str | None = "a photo of a"     # layer 0 starts from its first n words; None: N(0, 0.02^2)
+    seed: int = 1                         # the paper averages 1, 2, 3
+
+    def __post_init__(self):
+        require(self.n_ctx >= 1, "maple", "n_ctx", self.n_ctx, "1 or more tokens")
+        require(self.depth >= 1, "maple", "depth", self.depth, "1 or more layers")
+
+
+BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}                        # fit(train, **BASE_TO_NEW), with depth=9
+
+
+@register
+class MaPLe(Method):
+    """Multi-modal prompts. Learned: `ctx`, `proj`, `compound_prompts_text`, `compound_prompt_projections`."""
+
+    name, Config = "maple", MaPLeConfig
+    recipe = TrainConfig(epochs=2, batch_size=4, lr=0.0026)     # the first epoch is the warm-up at 1e-5
+
+    def make_learner(self):
+        c = self.config
+        return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)

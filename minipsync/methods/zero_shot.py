@@ -1,0 +1,61 @@
+"""Zero-shot CLIP (Radford et al. 2021, arXiv:2103.00020, sec. 3.1): no learning, only words.
+
+A class is the sentence "a photo of a {name}."; an image belongs to the class whose feature t_c is nearest:
+
+    p(c | x) = softmax_c( exp(s) * cos(f(x), t_c) )
+
+Several templates: t_c = normalise( mean over templates of normalise( text(template, c) ) ).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import open_clip
+import torch
+import torch.nn.functional as F
+
+from ..settings import require
+from ..text import pack_texts
+from .base import Method, register
+
+ENSEMBLES = {                                             # open_clip ships OpenAI's two lists (METHODS 2)
+    "7": tuple(t("{}") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES),
+    "80": tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES),
+}
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig:
+    """Defaults: the CLIP row of the TPT and PromptAlign tables, one template for every dataset."""
+
+    template: str | tuple[str, ...] = "a photo of a {}."   # one or several, such as data.templates
+    ensemble: Literal["none", "7", "80"] = "none"          # CoOp's ZeroshotCLIP2: "7"; CLIP's notebook: "80"
+    append_template: bool = False                          # ZeroshotCLIP2: yes, except on ImageNet
+
+    def __post_init__(self):
+        for template in self.templates:
+            require("{}" in template, "zero_shot", "template", template, "a text with {} where the name goes")
+
+    @property
+    def templates(self):
+        """The templates in use."""
+        own = (self.template,) if isinstance(self.template, str) else self.template
+        if self.ensemble == "none":
+            return own
+        return ENSEMBLES[self.ensemble] + (own if self.append_template else ())
+
+
+@register
+class ZeroShot(Method):
+    """CLIP with hand-written prompts."""
+
+    name, Config = "zero_shot", ZeroShotConfig
+
+    def encode_classes(self):
+        names = [name.replace("_", " ") for name in self.class_names]
+        features = [self.clip.encode_text(pack_texts([t.replace("{}", n) for n in names]))      # [C, D] each
+                    for t in self.config.templates]
+        return features[0] if len(features) == 1 else F.normalize(torch.stack(features).mean(0), dim=-1)
+
+    def logits(self, images, params=None):
+        return self.own_logits(images)
