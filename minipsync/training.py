@@ -91,11 +91,12 @@ def training_view(image, size, config, rng):
         ratio = math.exp(rng.uniform(math.log(config.ratio[0]), math.log(config.ratio[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             break
     else:                                     # as torchvision: the largest central box of a legal ratio
         ratio = min(max(width / height, config.ratio[0]), config.ratio[1])
         w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
-    left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+        left, top = (width - w) // 2, (height - h) // 2
     image = TF.resized_crop(image, top, left, h, w, [size, size], TF.InterpolationMode.BICUBIC)
     return TF.horizontal_flip(image) if rng.random() < config.flip else image
 
@@ -155,8 +156,8 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"{name}: the loss is {value} at epoch {epoch}, step "
-                                     f"{run.step % per_epoch}, lr {lr:g}; use a smaller lr than {config.lr:g} "
-                                     "or precision='fp32'")
+                                     f"{run.step % per_epoch}, lr {lr:g}; use a smaller lr than {config.lr:g}"
+                                     " or precision='fp32'")
         loss.backward()
         optimizer.step()
         run.advance(epoch, lr, value, time.perf_counter() - start, per_epoch, config.save_every)

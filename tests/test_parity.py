@@ -1,7 +1,7 @@
-"""The library against the official implementations, on every folder of golden numbers (tests/golden/README.md).
+"""The library against the official implementations, on every folder of golden numbers.
 
-Tokens and selected views are equal; logits, losses, gradients and tuned prompts agree to a relative error
-||a - b|| / ||b|| of 1e-4. `pytest tests/test_parity.py -s` prints the errors.
+What is in them: tests/golden/README.md. Tokens and selected views are equal; logits, losses, gradients and tuned
+prompts agree to a relative error ||a - b|| / ||b|| of 1e-4. `pytest tests/test_parity.py -s` prints the errors.
 """
 
 import pytest
@@ -50,8 +50,8 @@ def test_coop(golden, kind, position):
     ctx.data.copy_(golden.draw(3, *ctx.shape, scale=0.02))
     logits, loss, gradients = loss_and_gradients(method, golden.images, golden.labels, {"ctx": ctx})
     key = f"{kind}_{position}"
-    agree(f"{golden.folder.name} coop {key}", logits=(logits, g[f"{key}_logits"]), loss=(loss, g[f"{key}_loss"]),
-          gradient=(gradients["ctx"], g[f"{key}_ctx_grad"]),
+    agree(f"{golden.folder.name} coop {key}", logits=(logits, g[f"{key}_logits"]),
+          loss=(loss, g[f"{key}_loss"]), gradient=(gradients["ctx"], g[f"{key}_ctx_grad"]),
           predict=(method.predict(golden.images), g[f"{key}_logits"]))
 
 
@@ -80,8 +80,8 @@ def test_tpt(golden, steps):
     g = golden["tpt"]
     views = golden.draw(2, int(g["n_views"]), 3, 32, 32)
     views = views[:1] + 0.35 * views
-    method = build("tpt", golden.clip, golden.class_names, n_views=len(views), selection=float(g["selection"]),
-                   lr=float(g["lr"]), steps=steps)
+    method = build("tpt", golden.clip, golden.class_names, n_views=len(views), steps=steps,
+                   selection=float(g["selection"]), lr=float(g["lr"]))
     x = method.inputs(views[None])
     params = method.start(x)
     chosen = x[:, g["selected"].long()]
@@ -89,6 +89,7 @@ def test_tpt(golden, steps):
     adapted = method.adapt(views[None])
     assert adapted.selected[0].tolist() == g["selected"].tolist()
     agree(f"{golden.folder.name} tpt {steps} steps", start=(method.learner.ctx, g["ctx_initial"]),
-          views=(method.first_logits(x, params)[0], g["logits_views_initial"]), gradient=(gradient[0], g["ctx_grad"]),
-          losses=(adapted.history["loss"][:, 0], g[f"losses_{steps}"]), ctx=(adapted.params["ctx"][0], g[f"ctx_{steps}"]),
+          views=(method.first_logits(x, params)[0], g["logits_views_initial"]),
+          gradient=(gradient[0], g["ctx_grad"]), losses=(adapted.history["loss"][:, 0], g[f"losses_{steps}"]),
+          ctx=(adapted.params["ctx"][0], g[f"ctx_{steps}"]),
           logits=(method.predict_views(views[None]), g[f"logits_{steps}"]))

@@ -6,6 +6,7 @@ private copy of the prompts -> a prediction -> the copy is thrown away. Episodes
 run at once.
 """
 
+import warnings
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -192,6 +193,10 @@ class TestTimeMethod(Method):
     __test__ = False                                 # the name begins with Test, but it is none of pytest's
     prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
 
+    def __init__(self, clip, class_names, config=None, **settings):
+        super().__init__(clip, class_names, config, **settings)
+        self._initial = [p.detach().clone() for p in self.parameters()]
+
     def inputs(self, views):
         """What `logits` takes: the views [B,V,3,S,S], or features [B,V,D] if the image side is frozen."""
         return views
@@ -250,12 +255,21 @@ class TestTimeMethod(Method):
 
         The views of an image are drawn from its content and `config.seed` alone, so neither the order of the
         images nor the batch they came in changes a prediction."""
+        self._warn_if_untrained()
         tensor = isinstance(images, Tensor)
         items = list(images_to_tensor(self.clip, images)) if tensor else check_images(images)
         size = self.config.episodes or self.default_episodes()
         parts = [items[s:s + size] for s in range(0, len(items), size)]
         return torch.cat([self.predict_views(torch.stack([self.make_views(i) for i in part]))
                           for part in parts])
+
+    def _warn_if_untrained(self):
+        """Once: tuning prompts that nobody trained gives numbers near chance."""
+        now = [p.detach() for p in self.parameters()]
+        if self.accepts and self._initial is not None and all(map(torch.equal, now, self._initial)):
+            warnings.warn(f"{self.name} tunes prompts that were never trained; load those of "
+                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=3)
+        self._initial = None
 
     def make_views(self, image):
         """Model input [V,3,S,S] for one PIL image or tensor [3,S,S]; view 0 is the image itself."""

@@ -67,7 +67,8 @@ def misfit(method, tensors, metadata):
     """Why these prompts do not belong to `method`; empty if they do."""
     good = (method.name, *method.accepts)
     if metadata["method"] not in good:
-        return f"holds prompts of {metadata['method']!r}; {method.name} loads those of {' or '.join(good)}"
+        return (f"holds prompts of {metadata['method']!r}; {method.name} with these settings takes those of "
+                f"{' or '.join(good)}")
     if metadata["fingerprint"] != method.clip.fingerprint:
         return (f"was trained on the backbone {metadata['fingerprint']}, this is {method.clip.fingerprint} "
                 f"({method.clip.name}); load that backbone, or fit again")

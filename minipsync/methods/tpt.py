@@ -57,8 +57,16 @@ class TPT(TestTimeMethod):
     """Test-time prompt tuning of the text context. Tuned: `ctx` [B, M, W]."""
 
     name, Config = "tpt", TPTConfig
-    accepts = ("coop", "cocoop")
     prompts_images = False
+
+    @property
+    def accepts(self):
+        return () if self.config.start == "words" else (self.config.start,)
+
+    def load(self, path="auto", **choice):
+        if self.config.start == "words":
+            raise TypeError("tpt starts from words; build it with start='coop' or start='cocoop' to load prompts")
+        return super().load(path, **choice)
 
     def make_learner(self):
         kind = ConditionalPrompt if self.config.start == "cocoop" else ContextPrompt
