@@ -1,4 +1,4 @@
-"""Print, as text, what the cells with one tag of an executed notebook show: `python show_cell.py run.ipynb accuracy`."""
+"""Print what the cells with one tag of an executed notebook show: `show_cell.py run.ipynb accuracy`."""
 
 import sys
 
@@ -11,7 +11,7 @@ def text_of(notebook, tag: str) -> str:
     tagged = [cell for cell in cells if tag in cell.metadata.get("tags", [])]
     if not tagged:
         known = sorted({name for cell in cells for name in cell.metadata.get("tags", [])})
-        raise ValueError(f"no code cell is tagged {tag!r}; the tags of this notebook are: {', '.join(known) or 'none'}")
+        raise ValueError(f"no code cell is tagged {tag!r}; the tags there are: {', '.join(known) or 'none'}")
     parts = []
     for output in (output for cell in tagged for output in cell.outputs):
         if output.output_type == "stream" and output.name == "stdout":

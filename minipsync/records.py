@@ -1,0 +1,164 @@
+"""Record files: one CSV row per evaluated image, appended batch by batch, usable after a kill at any byte.
+
+Every row ends with the key of the run that wrote it, a hash of everything its prediction depends on (method,
+config, prompts, backbone, classes, images, seed). A JSON file beside the CSV spells the run out, so that an
+error can say what differs. Only complete lines count: what a kill left of a last line is cut off at the next
+opening.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:                                       # Windows: no lock, everything else works
+    fcntl = None
+
+COLUMNS = {"image": str, "label": int, "prediction": int, "correct": int, "confidence": float,
+           "entropy": float, "top5": str, "seconds": float, "run": str}
+HEADER = (",".join(COLUMNS) + "\n").encode()
+
+
+def run_key(run: dict) -> str:
+    """12 hex digits that stand for the settings in `run`."""
+    return hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def path_for(records, run: dict) -> Path:
+    """`records` itself if it ends in .csv, else a file in that folder whose name is the run's own."""
+    path = Path(records).expanduser()
+    if path.suffix == ".csv" and not path.is_dir():
+        return path
+    parts = (run["method"], run["dataset"], f"seed{run['seed']}", run_key(run))
+    return path / ("-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in parts) + ".csv")
+
+
+class RecordFile:
+    """The records of one run, on disk; a context manager that holds the file locked.
+
+    rows:   image id -> row (dict of the columns, without `run`), those read from disk and those appended.
+    Raises ValueError for a file of another run or of another kind, OSError where the folder cannot be
+    written, RuntimeError while another process writes the same file.
+    """
+
+    def __init__(self, records, run: dict):
+        self.path, self.run, self.key = path_for(records, run), run, run_key(run)
+        self.rows: dict[str, dict] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+b", buffering=0)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        try:
+            self._lock()
+            self._read()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def append(self, rows: list[dict]):
+        """Write rows to disk, in one piece."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([*row.values(), self.key] for row in rows)
+        self._write(text.getvalue().encode())
+        self.rows.update((row["image"], row) for row in rows)
+
+    # ---- reading -------------------------------------------------------------------------------------
+    def _read(self):
+        self.file.seek(0)
+        content = self.file.read()
+        if HEADER.startswith(content):                    # new, or killed while the header was written
+            self.file.truncate(0)
+            self._write_sidecar()
+            self._write(HEADER)
+            return
+        if not content.startswith(HEADER):
+            raise ValueError(f"{self.path} is not a file of records (its first line is not "
+                             f"{HEADER.decode().strip()!r}); give another file name, or a folder")
+        whole = content.rfind(b"\n") + 1
+        rows = [self._parse(number, row) for number, row in
+                enumerate(csv.reader(io.StringIO(content[len(HEADER):whole].decode(), newline="")), start=2)]
+        if whole < len(content):
+            self.file.truncate(whole)                     # the torn last line
+        for row in rows:
+            self.rows.setdefault(row["image"], row)
+        if not self._sidecar().exists():
+            self._write_sidecar()
+
+    def _parse(self, number, row):
+        try:
+            values = {name: kind(value) for (name, kind), value in zip(COLUMNS.items(), row, strict=True)}
+        except ValueError:
+            raise ValueError(f"{self.path}, line {number} is not a record: {','.join(row)[:80]!r}; delete "
+                             "that line, its image will be evaluated again") from None
+        if values.pop("run") != self.key:
+            raise ValueError(f"{self.path} holds records of another run: {self._difference()}. Give a "
+                             "folder instead of a file (each run then has a file of its own), another file "
+                             "name, or delete it")
+        return values
+
+    def _difference(self) -> str:
+        try:
+            theirs = _flat(json.loads(self._sidecar().read_text())["run"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"its key is not {self.key}"
+        ours = _flat(json.loads(json.dumps(self.run, default=str)))
+        names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        said = [f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in names[:3]]
+        said += [f"and {len(names) - 3} more"] if len(names) > 3 else []
+        return "; ".join(said) or f"its key is not {self.key}"
+
+    # ---- writing -------------------------------------------------------------------------------------
+    def _sidecar(self) -> Path:
+        return self.path.with_suffix(".run.json")
+
+    def _write_sidecar(self):
+        text = json.dumps({"run": self.run, "key": self.key}, indent=1, default=str)
+        partial = self.path.with_suffix(f".{os.getpid()}.part")
+        try:
+            partial.write_text(text + "\n")
+            os.replace(partial, self._sidecar())
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _write(self, content: bytes):
+        try:
+            while content:                                # an unbuffered file may take less than it is given
+                content = content[self.file.write(content):]
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _lock(self):
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another process is writing {self.path}; wait for it or stop it, "
+                               "or give another file") from None
+        except OSError:                                   # a file system that has no locks
+            pass
+
+    def _cannot_write(self, error):
+        return type(error)(error.errno, f"records cannot be written ({error.strerror}); give records= "
+                           "a folder that you may write to, or records=None to keep them in memory",
+                           str(self.path))
+
+
+def _flat(tree, prefix=""):
+    """{"config": {"lr": 1}} -> {"config.lr": 1}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

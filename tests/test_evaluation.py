@@ -1,0 +1,352 @@
+"""evaluate, its records, and compare: with a method made of arithmetic and images made of one colour."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from minipsync.evaluation import balanced_order, compare, evaluate
+from minipsync.results import newcombe
+
+CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
+
+
+@dataclass(frozen=True)
+class Config:
+    noise: float = 3.0
+
+
+class Colours:
+    """A dataset: image i is one colour that says i; every class has its own number of images."""
+
+    def __init__(self, sizes=(9, 7, 5, 8, 6, 7, 3), name="colours", corrupt=()):
+        self.name, self.class_names, self.corrupt = name, list(CLASSES), set(corrupt)
+        self.labels = np.repeat(np.arange(len(sizes)), sizes)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def image_id(self, i):
+        return f'{self.class_names[self.labels[i]]}, "{i}".png'         # a comma and quotes: CSV must cope
+
+    def __getitem__(self, i):
+        if i in self.corrupt:
+            raise OSError("image file is truncated")
+        return Image.new("RGB", (4, 4), (i, int(self.labels[i]), 0)), int(self.labels[i])
+
+
+class Guess:
+    """A method: noisy logits around the true class, a function of the image alone."""
+
+    name = "guess"
+
+    def __init__(self, noise=3.0, pause=0.0, class_names=CLASSES):
+        self.config, self.pause, self.class_names, self.calls = Config(noise), pause, list(class_names), []
+
+    def predict(self, images):
+        time.sleep(self.pause)
+        self.calls.append(len(images))
+        pixels = [image.getpixel((0, 0)) for image in images]
+        noise = np.stack([np.random.RandomState(i).standard_normal(7) for i, _, _ in pixels])
+        truth = np.eye(7)[[label for _, label, _ in pixels]]
+        return torch.tensor(2 * truth + self.config.noise * noise, dtype=torch.float32)
+
+
+def same(a, b):
+    """The same result, but for the time it took."""
+    pd.testing.assert_frame_equal(a.records.drop(columns="seconds"), b.records.drop(columns="seconds"))
+    return (a.accuracy, a.interval, a.ece, a.n) == (b.accuracy, b.interval, b.ece, b.n)
+
+
+def test_what_is_reported():
+    data, method = Colours(), Guess()
+    result = evaluate(method, data, progress=False)
+    logits = method.predict([data[i][0] for i in range(len(data))])
+    labels = torch.tensor(data.labels)
+    right = (logits.argmax(1) == labels).float().mean().item()
+    assert result.n == len(data) == 45 and result.accuracy == pytest.approx(right) and 0.2 < right < 0.8
+    assert result.interval[0] < right < result.interval[1]
+    ece = multiclass_calibration_error(logits.softmax(1), labels, num_classes=7, n_bins=15).item()
+    assert result.ece == pytest.approx(ece, abs=1e-5)
+    row = result.records.set_index("image").loc['dog, "9".png']
+    p = logits[9].softmax(0)
+    assert row.label == 1 and row.prediction == p.argmax() and row.confidence == pytest.approx(p.max().item())
+    assert row.entropy == pytest.approx(-(p * p.log()).sum().item(), rel=1e-5)
+    assert row.top5.split()[0] == str(row.prediction) and len(row.top5.split()) == 5
+    assert result.seconds_per_image > 0 and result.path is None
+    assert "95 % interval" in repr(result) and "45" in repr(result) and "<table" in result._repr_html_()
+    assert {"method", "dataset", "seed", "n", "accuracy", "low", "high", "ece"} <= set(result.row())
+
+
+def test_wilson_interval():
+    data = Colours((10, 0, 0, 0, 0, 0, 0))
+    method = Guess()
+    method.predict = lambda images: torch.tensor(
+        [[1.0, 5.0 if image.getpixel((0, 0))[0] in (3, 7) else 0.0, 0, 0, 0, 0, 0] for image in images])
+    result = evaluate(method, data, progress=False)
+    assert result.accuracy == 0.8                                      # 8 of 10: a textbook value
+    assert result.interval == pytest.approx((0.490162, 0.943318), abs=1e-6)
+
+
+def test_limit_is_balanced_nested_and_the_same_everywhere():
+    data = Colours()
+    ids = [data.image_id(i) for i in range(len(data))]
+    order = balanced_order(ids, data.labels, None, seed=0)
+    assert sorted(order) == list(range(45))
+    for limit in (3, 7, 14, 21):
+        taken = balanced_order(ids, data.labels, limit, seed=0)
+        assert taken == order[:limit]                                 # larger ones contain smaller ones
+        counts = np.bincount(data.labels[taken], minlength=7)
+        assert counts.max() - counts.min() <= 1
+    shuffled = np.random.RandomState(1).permutation(45)                # another machine lists them otherwise
+    again = balanced_order([ids[i] for i in shuffled], data.labels[shuffled], 20, seed=0)
+    assert [int(shuffled[i]) for i in again] == order[:20]
+    assert set(balanced_order(ids, data.labels, 20, seed=1)) != set(order[:20])
+    assert order[:8] == [35, 5, 17, 25, 32, 14, 42, 39]        # frozen: a change would change every sample
+    assert evaluate(Guess(), data, limit=1000, progress=False).n == 45
+
+
+def test_records_resume_and_grow(tmp_path):
+    data = Colours()
+    whole = evaluate(Guess(), data, records=tmp_path / "whole.csv", batch_size=4, progress=False)
+    columns = list(pd.read_csv(whole.path).columns)
+    assert columns[:6] == ["image", "label", "prediction", "correct", "confidence", "entropy"]
+    part = evaluate(Guess(), data, limit=20, records=tmp_path / "a.csv", batch_size=4, progress=False)
+    assert part.n == 20 and part.resumed == 0
+    method = Guess()
+    rest = evaluate(method, data, records=tmp_path / "a.csv", batch_size=4, progress=False)
+    assert rest.resumed == 20 and sum(method.calls) == 25 and same(rest, whole)
+    method = Guess()
+    again = evaluate(method, data, records=tmp_path / "a.csv", batch_size=4, progress=False)
+    assert not method.calls and same(again, whole) and again.seconds_per_image == rest.seconds_per_image
+    smaller = evaluate(method, data, limit=20, records=tmp_path / "a.csv", batch_size=4, progress=False)
+    assert not method.calls and same(smaller, part)
+    in_memory = evaluate(Guess(), data, batch_size=4, progress=False)
+    assert same(in_memory, whole)
+
+
+def test_a_kill_at_any_byte(tmp_path):
+    data = Colours((3, 2, 2, 1, 1, 1, 1))
+    whole = evaluate(Guess(), data, records=tmp_path / "whole.csv", batch_size=4, progress=False)
+    content = whole.path.read_bytes()
+    for cut in range(0, len(content), 7):
+        path = tmp_path / "cut.csv"
+        path.write_bytes(content[:cut])
+        method = Guess()
+        result = evaluate(method, data, records=path, batch_size=4, progress=False)
+        assert same(result, whole) and len(method.calls) == sum(end > result.resumed for end in (4, 8, 11))
+        rows = list(csv.reader(path.open(newline="")))
+        assert len(rows) == 1 + len(data) and len({row[0] for row in rows}) == len(rows)
+
+
+RUN = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_evaluation import Colours, Guess
+from minipsync.evaluation import evaluate
+evaluate(Guess(pause=0.2), Colours(), records={path!r}, batch_size=2, progress=False)
+"""
+
+
+def test_sigkill_then_resume(tmp_path):
+    path = tmp_path / "killed.csv"
+    code = RUN.format(folder=str(Path(__file__).parent), path=str(path))
+    root = str(Path(__file__).parent.parent)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": root})
+    deadline = time.time() + 50
+    while not (path.exists() and path.read_bytes().count(b"\n") > 10):
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.02)
+    with pytest.raises(RuntimeError, match="another process is writing"):
+        evaluate(Guess(), Colours(), records=path, batch_size=2, progress=False)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with path.open("ab") as file:
+        file.write(b'"dog, ""9"".png",1,1,1,0.93')              # and a torn line
+    method = Guess()
+    resumed = evaluate(method, Colours(), records=path, batch_size=2, progress=False)
+    assert 10 <= resumed.resumed < 45 and sum(method.calls) == 45 - resumed.resumed
+    assert same(resumed, evaluate(Guess(), Colours(), batch_size=2, progress=False))
+
+
+def test_runs_are_never_mixed(tmp_path):
+    data, path = Colours(), tmp_path / "a.csv"
+    evaluate(Guess(), data, limit=4, records=path, progress=False)
+    with pytest.raises(ValueError, match=r"another run: config.noise is 3.0 there and 1.0 here.*folder"):
+        evaluate(Guess(noise=1.0), data, limit=4, records=path, progress=False)
+    with pytest.raises(ValueError, match="seed is 0 there and 5 here"):
+        evaluate(Guess(), data, limit=4, records=path, seed=5, progress=False)
+    with pytest.raises(ValueError, match="dataset is 'colours' there and 'other' here"):
+        evaluate(Guess(), Colours(name="other"), limit=4, records=path, progress=False)
+    with pytest.raises(ValueError, match="images is '45, .* there and '46, "):
+        evaluate(Guess(), Colours((10, 7, 5, 8, 6, 7, 3)), limit=4, records=path, progress=False)
+    trained = Guess()
+    trained.state_dict = lambda: {"ctx": torch.ones(3)}
+    with pytest.raises(ValueError, match="prompts is"):
+        evaluate(trained, data, limit=4, records=path, progress=False)
+    before = path.read_bytes()
+    (tmp_path / "a.run.json").unlink()
+    with pytest.raises(ValueError, match="another run: its key is not"):
+        evaluate(Guess(noise=1.0), data, limit=4, records=path, progress=False)
+    assert path.read_bytes() == before                                  # no failure touched the records
+    folder = tmp_path / "many"
+    results = [evaluate(Guess(x), data, limit=4, records=folder, progress=False) for x in (1.0, 2.0, 1.0)]
+    assert len(list(folder.glob("guess-colours-seed0-*.csv"))) == 2 and results[2].resumed == 4
+
+
+def test_files_that_cannot_serve(tmp_path):
+    data = Colours()
+    (tmp_path / "notes.csv").write_text("dear diary,\n")
+    with pytest.raises(ValueError, match="not a file of records"):
+        evaluate(Guess(), data, limit=4, records=tmp_path / "notes.csv", progress=False)
+    assert (tmp_path / "notes.csv").read_text() == "dear diary,\n"
+    with pytest.raises(OSError, match="records cannot be written.*records=None"):
+        evaluate(Guess(), data, limit=4, records=tmp_path / "notes.csv" / "below", progress=False)
+    good = evaluate(Guess(), data, limit=4, records=tmp_path / "a.csv", progress=False)
+    good.path.write_text(good.path.read_text().replace(",1,", ",one,", 1))
+    with pytest.raises(ValueError, match=r"a.csv, line \d is not a record.*delete that line"):
+        evaluate(Guess(), data, limit=4, records=good.path, progress=False)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="records cannot be written"):
+        evaluate(Guess(), Colours(), limit=4, records=tmp_path / "a.csv", progress=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs file size limits")
+def test_full_disk(tmp_path):
+    import resource
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))   # stands in for a disk with little left
+    try:
+        with pytest.raises(OSError, match="records cannot be written"):
+            evaluate(Guess(), Colours(), records=tmp_path / "a.csv", batch_size=4, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    resumed = evaluate(Guess(), Colours(), records=tmp_path / "a.csv", batch_size=4, progress=False)
+    assert 0 < resumed.resumed < 45
+    assert same(resumed, evaluate(Guess(), Colours(), batch_size=4, progress=False))
+
+
+def test_corrupt_images_are_counted_and_tried_again(tmp_path):
+    path, bad = tmp_path / "a.csv", {0, 20, 21}
+    with pytest.warns(UserWarning, match="3 of 45 images of colours could not be read"):
+        result = evaluate(Guess(), Colours(corrupt=bad), records=path, batch_size=4, progress=False)
+    assert result.n == 42 and len(result.skipped) == 3 and "(3 unreadable images skipped)" in repr(result)
+    assert sorted(name for name, _ in result.skipped) == sorted(Colours().image_id(i) for i in bad)
+    assert "truncated" in result.skipped[0][1]
+    with pytest.warns(UserWarning):
+        method = Guess()
+        evaluate(method, Colours(corrupt=bad), records=path, batch_size=4, progress=False)
+    assert not method.calls                                             # nothing new to predict
+    mended = evaluate(Guess(), Colours(), records=path, batch_size=4, progress=False)
+    assert mended.n == 45 and not mended.skipped
+    assert same(mended, evaluate(Guess(), Colours(), batch_size=4, progress=False))
+    with pytest.raises(ValueError, match="none of the 45 images"):
+        evaluate(Guess(), Colours(corrupt=range(45)), progress=False)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"limit": 0}, "limit=0: expected a whole number of images, 1 or more, or None"),
+    ({"limit": "50"}, "limit='50'"), ({"limit": True}, "limit=True"), ({"limit": 2.5}, "limit=2.5"),
+    ({"batch_size": 0}, "batch_size=0"), ({"seed": None}, "seed=None")])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(Guess(), Colours(), progress=False, **arguments)
+
+
+def test_bad_data_and_methods():
+    with pytest.raises(TypeError, match="list has no name, class_names"):
+        evaluate(Guess(), [1, 2], progress=False)
+    with pytest.raises(ValueError, match=r"from class 0 on they differ \('dog' and 'cat'\).*set_class_names"):
+        evaluate(Guess(class_names=["dog", "cat", *CLASSES[2:]]), Colours(), progress=False)
+    with pytest.raises(ValueError, match=r"6 classes and colours has 7; from class 6 on .*\(none and 'cow'\)"):
+        evaluate(Guess(class_names=CLASSES[:6]), Colours(), progress=False)
+    method, data = Guess(), Colours()
+    method.predict = lambda images: torch.full((len(images), 7), float("nan"))
+    with pytest.raises(ValueError, match='not finite for image .*"fp32"'):
+        evaluate(method, data, progress=False)
+    method.predict = lambda images: torch.zeros(len(images), 5)
+    with pytest.raises(ValueError, match=r"shape \(16, 5\); expected \(16, 7\)"):
+        evaluate(method, data, progress=False)
+    data.labels = data.labels[::-1].copy()
+    data.image_id = lambda i: str(i)
+    data.__class__ = type("Liar", (Colours,), {"__getitem__": lambda self, i: (Image.new("RGB", (4, 4)), 0)})
+    with pytest.raises(ValueError, match="the two must agree"):
+        evaluate(Guess(), data, progress=False)
+    data = Colours()
+    data.image_id = lambda i: "same"
+    with pytest.raises(ValueError, match="must differ"):
+        evaluate(Guess(), data, progress=False)
+
+
+# ---- compare -----------------------------------------------------------------------------------------
+def test_compare(tmp_path):
+    data = Colours((40,) * 6 + (15,))                  # at most 256: one byte of colour says which
+    good = evaluate(Guess(0.5), data, records=tmp_path / "good.csv", progress=False)
+    poor = evaluate(Guess(4.0), data, records=tmp_path / "poor.csv", progress=False)
+    found = compare(good, poor)
+    both = good.records.merge(poor.records, on="image")
+    assert found.n == 255 and found.difference == pytest.approx(good.accuracy - poor.accuracy)
+    assert found.wins == int(((both.correct_x == 1) & (both.correct_y == 0)).sum())
+    assert found.interval[0] < found.difference < found.interval[1] and not found.tie
+    assert found.verdict == "better" and found.p < 1e-6
+    back = compare(poor, good)
+    assert back.verdict == "worse"
+    assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+    assert "guess minus guess" in repr(found) and "better" in repr(found)
+    assert found.row()["verdict"] == "better"
+    itself = compare(good, good)
+    assert itself.tie and itself.p == 1 and itself.difference == 0
+    assert itself.interval[0] < 0 < itself.interval[1]
+    with (tmp_path / "poor.csv").open("a") as file:
+        file.write("dog,1,")                                            # torn: not a record
+    from_files = compare(tmp_path / "good.csv", str(tmp_path / "poor.csv"))
+    assert from_files.interval == found.interval and (from_files.a, from_files.b) == ("good", "poor")
+    some = compare(good, poor.records.head(100))
+    assert some.n == 100 and some.left_out == 155 and "155 images" in repr(some)
+
+
+def test_newcombe_interval_of_the_literature():
+    """Newcombe 1998, table II, method 10, and Altman et al. 2000, table 6.2."""
+    assert newcombe([[36, 12], [2, 0]]) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert newcombe([[20, 12], [2, 16]]) == pytest.approx((0.0562, 0.3292), abs=5e-5)
+    assert newcombe([[14, 5], [0, 22]]) == pytest.approx((0.011, 0.226), abs=5e-4)
+
+
+def test_newcombe_interval_covers():
+    """About 95 % of the intervals hold the truth, for pairs that agree often and for pairs that do not."""
+    draw = np.random.RandomState(0)
+    for shares in ([0.5, 0.1, 0.05, 0.35], [0.25, 0.3, 0.2, 0.25]):
+        truth = shares[1] - shares[2]
+        intervals = [newcombe(table.reshape(2, 2).tolist()) for table in draw.multinomial(150, shares, 400)]
+        assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.99
+
+
+def test_compare_refuses():
+    data = Colours()
+    a = evaluate(Guess(), data, limit=7, progress=False)
+    with pytest.raises(ValueError, match="'colours' and guess on 'other'"):
+        compare(a, evaluate(Guess(), Colours(name="other"), limit=7, progress=False))
+    others = evaluate(Guess(), data, progress=False).records[lambda rows: ~rows.image.isin(a.records.image)]
+    with pytest.raises(ValueError, match="no image in common"):
+        compare(a, others)
+    with pytest.raises(ValueError, match="different labels for 7 images"):
+        compare(a, a.records.assign(label=lambda rows: rows.label + 1))
+    with pytest.raises(ValueError, match="no column correct"):
+        compare(a, a.records.drop(columns="correct"))
+    with pytest.raises(TypeError, match="a=int"):
+        compare(3, a)
