@@ -1,0 +1,269 @@
+"""Augmented views of a test image, and WordNet variants of a class name.
+
+A view set is a function of the image's content and a seed alone: not of its position in the dataset, of the
+batch it came in, or of what ran before. View 0 is always the image itself as `clip.preprocess` makes it.
+
+    views = make_views(image, 64, clip, seed=content_seed(image))                       # TPT, PromptAlign
+    views = make_views(image, 64, clip, seed=content_seed(image), augmix=True)      # TPT on fine-grained sets
+    views = make_views(image, 128, clip, PROMPTSYNC_VIEWS, seed=content_seed(image))    # PromptSync: 127 + 1
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Generator, Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from . import augment
+from .settings import replace_settings, require
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How views 1, 2, … are made. Defaults: TPT's (METHODS 5.6)."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)      # share of the image area (torchvision's default)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)   # width / height of the crop (torchvision's default)
+    flip: float = 0.5                                  # probability of a horizontal flip
+    interpolation: str = "bilinear"                 # with antialiasing; "bicubic" is the training transform's
+    augmix: bool = False                          # TPT: on for fine-grained sets, off for the ImageNet family
+    augmix_severity: float = 1.0                       # TPT's value
+    background: float = 0.0                   # probability of a replaced background (PromptSync; method ours)
+    corruption: float = 0.0                            # probability of one corruption (PromptSync; list ours)
+    corruptions: tuple[str, ...] = augment.CORRUPTIONS  # drawn from these
+    corruption_severity: int = 3                       # severities 1..this of ImageNet-C's five (ours)
+
+    def __post_init__(self):
+        def check(good, name, expected):
+            require(good, "ViewConfig", name, getattr(self, name), expected)
+
+        check(0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, "crop_scale", "0 < low <= high <= 1")
+        check(0 < self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", "0 < low <= high, as (0.75, 1.333)")
+        for name in ("flip", "background", "corruption"):
+            check(0 <= getattr(self, name) <= 1, name, "a probability in [0, 1]")
+        check(self.interpolation in _FILTERS, "interpolation", f"one of {', '.join(_FILTERS)}")
+        check(0.1 <= self.augmix_severity <= 10, "augmix_severity", "a number in [0.1, 10]")
+        check(self.corruptions and set(self.corruptions) <= set(augment.CORRUPTIONS), "corruptions",
+              f"some of {', '.join(augment.CORRUPTIONS)}")
+        check(1 <= self.corruption_severity <= 5, "corruption_severity", "1, 2, 3, 4 or 5")
+
+
+def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
+    """A 63-bit seed from the pixels of `image` (PIL, or a tensor [3, H, W]) and the user's `seed`.
+
+    Tensors are rounded to 1/64 first, so that rounding noise of another device seldom changes the views.
+    """
+    digest = hashlib.blake2b(f"{seed} ".encode(), digest_size=8)
+    if isinstance(image, Tensor):
+        digest.update(str(tuple(image.shape)).encode())
+        digest.update((image.detach().float().cpu() * 64).round().to(torch.int16).numpy().tobytes())
+    else:
+        image = image.convert("RGB")
+        digest.update(str(image.size).encode())
+        digest.update(image.tobytes())
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | None = None, *, seed: int = 0,
+               backgrounds: Tensor | None = None, **settings) -> Tensor:
+    """`n` views of one image: itself and n - 1 augmented ones. Model input [n, 3, S, S] on the clip's device.
+
+    image: PIL, or a tensor [3, S, S] that is model input already (normalised). seed: see `content_seed`.
+    backgrounds: [m, 3, h, w] in [0, 1], used instead of the generated ones. settings: fields of `ViewConfig`.
+    Order of the operations: crop, flip, background, AugMix, corruption, normalise. A photo is decoded once,
+    then shrunk to the size at which the smallest crop still has S pixels on its shorter side.
+    """
+    config = replace_settings(config or ViewConfig(), settings, "make_views")
+    require(n >= 1, "make_views", "n", n, "at least 1 view, the image itself")
+    size = clip.image_size
+    if isinstance(image, Tensor):
+        if image.shape != (3, size, size):
+            raise ValueError(f"make_views: image tensor of shape {tuple(image.shape)}; expected model input "
+                             f"(3, {size}, {size}); use clip.preprocess or pass the PIL image")
+        plain, source = image.to(clip.device), clip.denormalize(image).clamp(0, 1)
+    else:
+        plain, source = clip.preprocess(image)[0].to(clip.device), _working_copy(image, size, config)
+    if n == 1:
+        return plain[None]
+    generator = torch.Generator().manual_seed(seed)
+    views = augment_views(source.to(clip.device), n - 1, size, config, generator, backgrounds)
+    return torch.cat([plain[None], clip.normalize(views)])
+
+
+def augment_views(image: Tensor, n: int, size: int, config: ViewConfig, generator: Generator,
+                  background_images: Tensor | None = None) -> Tensor:
+    """n augmented views [n, 3, size, size] in [0, 1] of an image [3, H, W] in [0, 1]."""
+    boxes = crop_boxes(n, image.shape[-2], image.shape[-1], config, generator)
+    flip, replaced, corrupted = (_drawn(n, p, generator, image.device)
+                                 for p in (config.flip, config.background, config.corruption))
+    if config.background:
+        image = torch.cat([image, augment.foreground(image)])                 # [4, H, W]: the mask goes along
+    x = resize_crops(image, boxes, size, config.interpolation)                       # [n, 3 or 4, size, size]
+    x[flip] = x[flip].flip(-1)
+    if config.background:
+        scene = augment.backgrounds(len(replaced), size, generator, background_images, image.device)
+        x, mask = x[:, :3], x[replaced, 3:]
+        x[replaced] = mask * x[replaced] + (1 - mask) * scene
+    if config.augmix:
+        x = augment.augmix(x, generator, config.augmix_severity)
+    if config.corruption:
+        x[corrupted] = augment.corrupt(x[corrupted], generator, config.corruptions,
+                                       config.corruption_severity)
+    return x
+
+
+def _drawn(n: int, probability: float, generator: Generator, device) -> Tensor:
+    """Indices of the views that an event of this probability hits."""
+    return (torch.rand(n, generator=generator) < probability).nonzero()[:, 0].to(device)
+
+
+def _working_copy(image: Image.Image, size: int, config: ViewConfig) -> Tensor:
+    """The image as floats [3, H, W] in [0, 1], shrunk if no crop needs that many pixels."""
+    image = image.convert("RGB")
+    ratio = max(config.crop_ratio[1], 1 / config.crop_ratio[0])
+    shorter = math.ceil(size * math.sqrt(ratio / config.crop_scale[0]))
+    if min(image.size) > shorter:
+        scale = shorter / min(image.size)
+        size = [round(s * scale) for s in image.size]
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return pil_to_tensor(image).float() / 255
+
+
+# --- random resized crops -----------------------------------------------------------------------------------
+def crop_boxes(n: int, height: int, width: int, config: ViewConfig, generator: Generator) -> Tensor:
+    """n boxes (top, left, height, width) [n, 4], drawn as torchvision's RandomResizedCrop does.
+
+    Ten tries for a box inside the image, then the largest central box of a permitted ratio.
+    """
+    low, high = config.crop_ratio
+    area = height * width * augment.uniform(*config.crop_scale, (n, 10), generator)
+    ratio = augment.uniform(math.log(low), math.log(high), (n, 10), generator).exp()
+    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()                 # [n, 10]
+    good = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    first = good.float().argmax(1, keepdim=True)                                        # the first good try
+    w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
+    u, v = torch.rand(2, n, generator=generator)
+    top, left = (u * (height - h + 1)).floor(), (v * (width - w + 1)).floor()
+    w0, h0 = width, height
+    if width / height < low:
+        h0 = round(width / low)
+    elif width / height > high:
+        w0 = round(height * high)
+    central = torch.tensor([(height - h0) // 2, (width - w0) // 2, h0, w0])
+    return torch.where(good.any(1, keepdim=True), torch.stack([top, left, h, w], 1).long(), central)
+
+
+def resize_crops(image: Tensor, boxes: Tensor, size: int, interpolation: str = "bilinear") -> Tensor:
+    """Crop and resize with antialiasing (as PIL does). image [c, H, W], boxes [n, 4] -> [n, c, size, size].
+
+    A small image takes two matrix products for all boxes, a large one a call per box; both give the same.
+    """
+    _, height, width = image.shape
+    if height * width <= 128 * 128:
+        rows = _resize_matrix(boxes[:, 0], boxes[:, 2], height, size, interpolation).to(image)
+        columns = _resize_matrix(boxes[:, 1], boxes[:, 3], width, size, interpolation).to(image)
+        x = rows.flatten(0, 1) @ image.movedim(1, 0).flatten(1)                         # [n * size, c * W]
+        x = x.view(len(boxes), -1, width) @ columns.mT                                  # [n, size * c, size]
+        x = x.unflatten(1, (size, -1)).transpose(1, 2)                                  # [n, c, size, size]
+    else:
+        x = torch.cat([F.interpolate(image[None, :, top:top + h, left:left + w], (size, size),
+                                     mode=interpolation, antialias=True)
+                       for top, left, h, w in boxes.tolist()])
+    return x.clamp(0, 1)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -1/2, PIL's bicubic."""
+    x = x.abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+_FILTERS = {"bilinear": lambda x: (1 - x.abs()).clamp(min=0), "bicubic": _cubic}
+
+
+def _resize_matrix(start: Tensor, length: Tensor, total: int, size: int, interpolation: str) -> Tensor:
+    """Weights of an axis' `total` pixels in `size` output pixels. start, length [n] -> [n, size, total]."""
+    scale = (length / size)[:, None, None]                                     # input pixels per output pixel
+    centre = start[:, None, None] + scale * (torch.arange(size) + 0.5)[:, None]         # [n, size, 1]
+    pixel = torch.arange(total) + 0.5
+    weight = _FILTERS[interpolation]((pixel - centre) / scale.clamp(min=1))             # [n, size, total]
+    end = (start + length)[:, None, None]
+    weight = weight * ((pixel > start[:, None, None]) & (pixel < end))          # nothing from outside the box
+    return weight / weight.sum(-1, keepdim=True)
+
+
+PROMPTSYNC_VIEWS = ViewConfig(background=0.5, corruption=0.5)
+
+
+# --- text views: WordNet ------------------------------------------------------------------------------------
+RELATIONS = {"synonym": "{word}", "meronym": "{name} with {word}", "antonym": "{name}, not {word}"}
+
+
+def text_variants(class_names: Sequence[str], relations: Sequence[str] = tuple(RELATIONS), limit: int = 4,
+                  wnids: Sequence[str] | None = None) -> list[list[str]]:
+    """Text views of each class: its name, then WordNet variants of it, at most `limit` in all.
+
+    PromptSync names synonyms, antonyms and meronyms (part words) and leaves the rest open. Ours: the first
+    (most frequent) noun sense, or the sense of `wnids`; a synonym stands for the name, a part or an antonym
+    is added to it ("teapot with spout", "man, not woman"), so that every text still names its class;
+    relations take turns. A name that WordNet lacks stands alone. ValueError: unknown relation, limit < 1.
+    """
+    unknown = [r for r in relations if r not in RELATIONS]
+    require(not unknown, "text_variants", "relations", tuple(relations), f"some of {', '.join(RELATIONS)}")
+    require(limit >= 1, "text_variants", "limit", limit, "at least 1, the name itself")
+    variants = []
+    for i, name in enumerate(class_names):
+        name = name.replace("_", " ")
+        words = wordnet_words(name, wnids[i] if wnids is not None else None)
+        lists = [[RELATIONS[r].format(name=name, word=w) for w in words.get(r, ())] for r in relations]
+        turns = [texts[k] for k in range(limit) for texts in lists if k < len(texts)]
+        variants.append(list(dict.fromkeys([name, *turns]))[:limit])
+    return variants
+
+
+@functools.cache
+def _shipped_words() -> dict[str, dict]:
+    """The lemmas of minipsync/assets/wordnet.json (made by data_scripts/make_wordnet.py)."""
+    file = resources.files("minipsync") / "assets" / "wordnet.json"
+    return json.loads(file.read_text("utf-8"))["words"] if file.is_file() else {}
+
+
+@functools.cache
+def wordnet_words(name: str, wnid: str | None = None) -> dict[str, tuple[str, ...]]:
+    """WordNet words of a class name by relation, in WordNet's order; {} where it lacks the name.
+
+    The shipped list answers first; other names need NLTK and its WordNet corpus, without which they get {}
+    and one warning. wnid: a WordNet 3.0 noun such as "n02084071" (ImageNet's folder names), which fixes the
+    sense.
+    """
+    if wnid is None and name.lower() in _shipped_words():
+        return {k: tuple(v) for k, v in _shipped_words()[name.lower()].items() if k in RELATIONS}
+    try:
+        from nltk.corpus import wordnet
+        senses = ([wordnet.synset_from_pos_and_offset("n", int(wnid.lstrip("n")))] if wnid is not None
+                  else wordnet.synsets(name.replace(" ", "_"), pos="n"))
+    except (ImportError, LookupError):
+        warnings.warn("WordNet is not installed, so class names outside the shipped list have no text "
+                      "variants; `python -m nltk.downloader wordnet` installs it", stacklevel=3)
+        return {}
+    if not senses:
+        return {}
+    lemmas = senses[0].lemmas()
+    parts = [part for relation in ("part_meronyms", "substance_meronyms", "member_meronyms")
+             for part in getattr(senses[0], relation)()]
+    words = {"synonym": [lemma.name() for lemma in lemmas],
+             "meronym": [part.lemma_names()[0] for part in parts],
+             "antonym": [other.name() for lemma in lemmas for other in lemma.antonyms()]}
+    plain = {k: dict.fromkeys(w.replace("_", " ") for w in v) for k, v in words.items()}
+    return {k: tuple(w for w in v if w.lower() != name.lower()) for k, v in plain.items()}
