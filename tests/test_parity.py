@@ -1,7 +1,7 @@
 """The library against the official implementations, on every folder of golden numbers.
 
-What is in them: tests/golden/README.md. Tokens and selected views are equal; logits, losses, gradients and tuned
-prompts agree to a relative error ||a - b|| / ||b|| of 1e-4. `pytest tests/test_parity.py -s` prints the errors.
+What is in them: tests/golden/README.md. Tokens and selected views are equal; logits, losses, gradients and
+tuned prompts agree to a relative error ||a - b|| / ||b|| of 1e-4. `pytest -s` prints the errors.
 """
 
 import pytest

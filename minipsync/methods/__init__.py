@@ -1,13 +1,14 @@
 """One paper, one file; `build(name, clip, class_names, **settings)` makes any of them."""
 
+# ruff: noqa: I001  (in the order of the papers, which is also the order of REGISTRY)
 from .base import REGISTRY, Adapted, Method, TestTimeMethod, build, register
-from .cocoop import CoCoOp
-from .coop import CoOp
-from .ivlp import IVLP
-from .maple import MaPLe
-from .maple_tpt import MaPLeTPT
-from .tpt import TPT
 from .zero_shot import ZeroShot
+from .coop import CoOp
+from .cocoop import CoCoOp
+from .maple import MaPLe
+from .ivlp import IVLP
+from .tpt import TPT
+from .maple_tpt import MaPLeTPT
 
 __all__ = ["IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method",
            "TestTimeMethod", "ZeroShot", "build", "register"]

@@ -88,6 +88,10 @@ class Method(nn.Module):
         """Mean cross-entropy, what `fit` lowers: images [N,3,S,S], labels [N] -> scalar."""
         return F.cross_entropy(self.logits(images), labels)
 
+    def _apply(self, fn, recurse=True):
+        self.clip._apply(fn)                         # method.to(device) takes the CLIP along
+        return super()._apply(fn, recurse)
+
     # ---- class names ----
     def set_class_names(self, names):
         """Classify among other classes with the same prompts (class-specific ones cannot). Returns self."""
@@ -175,6 +179,15 @@ class Method(nn.Module):
         return self
 
 
+    def load_official(self, path):
+        """Read the prompts of an official checkpoint (model.pth.tar-50) of CoOp, CoCoOp, MaPLe or IVLP.
+
+        Only tensors are unpickled; half precision becomes float32. Which backbone, classes and words it was
+        trained with is not in the file: that they are this method's is yours to know. Returns self."""
+        files.load_official(self, path)
+        return self
+
+
 @dataclass
 class Adapted:
     """What tuning B episodes gave."""
@@ -230,11 +243,14 @@ class TestTimeMethod(Method):
     def tune(self, params, chosen):
         """`steps` of AdamW on the leaves `params`, in place; chosen [B,k,...] -> loss name -> [steps, B]."""
         c, history = self.config, []
+        scale = 1000.0 if self.clip.precision == "fp16" else 1.0               # the codes' GradScaler(1000)
         optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
         for _ in range(c.steps):
             losses = self.objective(chosen, params)
             optimizer.zero_grad()
-            losses["loss"].sum().backward()
+            (scale * losses["loss"].sum()).backward()
+            for p in params.values():
+                p.grad /= scale
             optimizer.step()
             history.append({k: v.detach() for k, v in losses.items()})
         return {k: torch.stack([h[k] for h in history]) for k in history[0]} if history else {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -44,6 +45,26 @@ def load(method, path="auto", **choice):
     method.history = json.loads(metadata.get("history", "[]"))
 
 
+def load_official(method, path):
+    """Put the prompts of an official checkpoint (Dassl's layout) into the learner of `method`."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors ({str(error).splitlines()[0]}); expected a "
+                         "checkpoint of the official code, a dict with state_dict") from None
+    state = checkpoint.get("state_dict", checkpoint)
+    own = method.learner.state_dict()
+    names = {k: next((n for n in (k, f"prompt_learner.{k}") if n in state), None) for k in own}
+    for name, found in names.items():
+        if found is None:
+            raise ValueError(f"{name} of this {method.name} is not in the state_dict of {path}; it has "
+                             f"{', '.join(k for k in state if 'resblocks' not in k)[:500]}")
+        if state[found].shape != own[name].shape:
+            raise ValueError(f"{path}: {found} has shape {list(state[found].shape)}, this {method.name} "
+                             f"wants {list(own[name].shape)}; build it with the settings of the checkpoint")
+    method.learner.load_state_dict({k: state[n].float() for k, n in names.items()})
+
+
 def read(path):
     """(tensors, metadata) of a prompt file. Never unpickles."""
     path = Path(path)
@@ -55,9 +76,8 @@ def read(path):
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); pickles are refused (they run code): "
-                         "read it with torch.load(path, weights_only=True), copy the tensors into "
-                         "method.learner and call method.save(path)") from None
+        raise ValueError(f"{path} is not a safetensors file ({error}); pickles are refused (they run code); "
+                         "for a checkpoint of the official code use method.load_official(path)") from None
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file but not {FORMAT}; expected what method.save wrote")
     return tensors, metadata

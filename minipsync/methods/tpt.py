@@ -65,7 +65,7 @@ class TPT(TestTimeMethod):
 
     def load(self, path="auto", **choice):
         if self.config.start == "words":
-            raise TypeError("tpt starts from words; build it with start='coop' or start='cocoop' to load prompts")
+            raise TypeError("tpt starts from words; build it with start='coop' or 'cocoop' to load prompts")
         return super().load(path, **choice)
 
     def make_learner(self):

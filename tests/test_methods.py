@@ -1,0 +1,400 @@
+"""What users of a method rely on: inputs, errors, files, independence of episodes, caches."""
+
+import hashlib
+import inspect
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from minipsync.clip import load_clip
+from minipsync.methods import REGISTRY, build, files
+from minipsync.methods.tpt import TPTConfig
+from minipsync.methods.zero_shot import ENSEMBLES
+from minipsync.text import pack_texts
+
+NAMES = ["goldfish", "great_white_shark", "hot dog", "t-shirt"]
+MINE = ["zero_shot", "coop", "cocoop", "maple", "ivlp", "tpt", "maple_tpt"]
+TUNED = {"tpt": {"n_views": 8, "selection": 0.25}, "maple_tpt": {"n_views": 8, "selection": 0.25, "lr": 5e-3}}
+pytestmark = pytest.mark.filterwarnings("ignore:.*never trained")
+
+
+def picture(i, size=(40, 36)):
+    """A drawn PIL image."""
+    rng = np.random.RandomState(i)
+    coarse = Image.fromarray(rng.randint(0, 255, (5, 5, 3)).astype(np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [picture(i) for i in range(5)]
+
+
+def same_text(method, expected):
+    """Does the method classify by these sentences?"""
+    features = method.clip.encode_text(pack_texts(expected))
+    return torch.allclose(method.text_features(), features, atol=1e-5)
+
+
+# ---- build and settings ----
+def test_registry_and_unknown_method(tiny_clip):
+    assert list(REGISTRY)[:7] == MINE                     # in the order of the papers
+    with pytest.raises(ValueError, match="unknown method 'coap'; the methods are .*zero_shot.*coop"):
+        build("coap", tiny_clip, NAMES)
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_every_setting_has_a_comment(name):
+    config = REGISTRY[name].Config
+    source = inspect.getsource(config)
+    for f in fields(config):
+        line = next(row for row in source.splitlines() if row.strip().startswith(f"{f.name}:"))
+        assert "#" in line or "check_test_time" in line, line
+    assert config.__dataclass_params__.frozen
+
+
+def test_bad_settings(tiny_clip):
+    with pytest.raises(ValueError, match=r"coop: unknown setting 'nctx'.*mean 'n_ctx'\? Good.*: n_ctx, init"):
+        build("coop", tiny_clip, NAMES, nctx=4)
+    with pytest.raises(ValueError, match="position='start'.*one of 'end', 'middle', 'front'"):
+        build("coop", tiny_clip, NAMES, position="start")
+    with pytest.raises(ValueError, match="n_ctx='4' .str. does not fit; expected int"):
+        build("coop", tiny_clip, NAMES, n_ctx="4")
+    with pytest.raises(ValueError, match="selection=0.*share of the views"):
+        build("tpt", tiny_clip, NAMES, selection=0)
+    with pytest.raises(ValueError, match="depth is 9, expected 1 to 4"):
+        build("maple", tiny_clip, NAMES, depth=9)
+    with pytest.raises(ValueError, match="a token in|n_text . n_vision=0"):
+        build("ivlp", tiny_clip, NAMES, n_text=0, n_vision=0)
+    with pytest.raises(ValueError, match="template='a photo'.*name goes"):
+        build("zero_shot", tiny_clip, NAMES, template="a photo")
+
+
+def test_config_object_or_keywords(tiny_clip):
+    a = build("tpt", tiny_clip, NAMES, config=TPTConfig(lr=0.1), steps=2).config
+    assert a == TPTConfig(lr=0.1, steps=2)
+    with pytest.raises(TypeError, match="coop: config is a TPTConfig"):
+        build("coop", tiny_clip, NAMES, config=TPTConfig())
+
+
+def test_bad_clip_and_class_names(tiny_clip):
+    with pytest.raises(TypeError, match="clip is a str; expected load_clip"):
+        build("coop", "ViT-B-16", NAMES)
+    with pytest.raises(TypeError, match="class_names='cat' is a str; expected a list"):
+        build("coop", tiny_clip, "cat")
+    with pytest.raises(ValueError, match="class_names is empty"):
+        build("coop", tiny_clip, [])
+    with pytest.raises(ValueError, match=r"class_names\[1\]=3"):
+        build("coop", tiny_clip, ["cat", 3])
+
+
+def test_parameters_are_the_prompts_alone(tiny_clip):
+    sizes = {"zero_shot": 0, "coop": 16 * 128, "tpt": 4 * 128, "cocoop": 4 * 128 + 64 * 4 + 4 + 4 * 128 + 128,
+             "maple": 3 * (2 * 128 + 192 * 128 + 192), "ivlp": 4 * (2 * 128 + 2 * 192)}
+    for name, size in sizes.items():
+        assert sum(p.numel() for p in build(name, tiny_clip, NAMES).parameters()) == size, name
+
+
+# ---- images in ----
+@pytest.mark.parametrize("name", MINE)
+def test_pil_list_and_tensor(tiny_clip, pictures, name):
+    method = build(name, tiny_clip, NAMES, **TUNED.get(name, {}))
+    logits = method.predict(pictures[:3])
+    assert logits.shape == (3, 4) and logits.dtype == torch.float32 and not logits.requires_grad
+    assert torch.allclose(method.predict(pictures[1])[0], logits[1], atol=1e-3)
+    tensor = method.predict(tiny_clip.preprocess(pictures[:3]))
+    assert tensor.shape == (3, 4)
+    if name not in TUNED:                                 # views of a PIL image are cut from all its pixels
+        assert torch.allclose(tensor, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "tpt"])
+def test_wrong_images(tiny_clip, pictures, name):
+    method = build(name, tiny_clip, NAMES)
+    for bad, error, words in [
+            ("cat.png", TypeError, "images is a str.*Image.open"),
+            (np.zeros((4, 3, 32, 32)), TypeError, "images is a ndarray.*fromarray"),
+            ([pictures[0], "cat.png"], TypeError, r"images\[1\] is a str"),
+            ([torch.zeros(3, 32, 32)], TypeError, r"images\[0\] is a Tensor.*torch.stack"),
+            ([], ValueError, "empty list"),
+            (torch.zeros(3, 32, 32), ValueError, r"shape \(3, 32, 32\).*images\[None\]"),
+            (torch.zeros(2, 3, 64, 64), ValueError, r"shape \(2, 3, 64, 64\)"),
+            (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), TypeError, "torch.uint8.*normalize"),
+            (torch.full((1, 3, 32, 32), torch.nan), ValueError, "NaN")]:
+        with pytest.raises(error, match=words):
+            method.predict(bad)
+    with pytest.raises(TypeError, match="zero_shot is not trained|tpt is not trained"):
+        method.fit(None)
+
+
+# ---- class names, templates, caches ----
+def test_set_class_names(tiny_clip, pictures):
+    for name in ("zero_shot", "coop", "maple", "cocoop"):
+        method = build(name, tiny_clip, NAMES)
+        first = method.predict(pictures)
+        other = method.set_class_names(NAMES[::-1] + ["cat"]).predict(pictures)
+        assert torch.allclose(other[:, :4], first.flip(1), atol=1e-4), name
+    with pytest.raises(ValueError, match="class-specific prompts belong"):
+        build("coop", tiny_clip, NAMES, class_specific=True).set_class_names(NAMES[::-1])
+
+
+def test_equal_names_keep_their_rows(tiny_clip, pictures):
+    logits = build("zero_shot", tiny_clip, ["cat", "dog", "cat"]).predict(pictures)
+    assert logits.shape == (5, 3) and torch.equal(logits[:, 0], logits[:, 2])
+
+
+@pytest.mark.parametrize("name", ["coop", "maple"])
+def test_cached_text_follows_the_parameters(tiny_clip, pictures, name):
+    method = build(name, tiny_clip, NAMES)
+    first, features = method.predict(pictures), method.text_features()
+    assert method.text_features() is features             # kept
+    method.learner.ctx.data.mul_(3)                       # .data: torch itself does not notice
+    assert not torch.allclose(method.predict(pictures), first, atol=1e-3)
+    assert torch.allclose(method.predict(pictures), method.logits(tiny_clip.preprocess(pictures)), atol=1e-4)
+
+
+def test_template_stands_for_init(tiny_clip):
+    assert same_text(build("coop", tiny_clip, NAMES, template="a sketch of a {}."),
+                     ["a sketch of a " + n.replace("_", " ") + "." for n in NAMES])
+    maple = build("maple", tiny_clip, NAMES, template="a sketch of one {}")
+    assert maple.learner.tail == "of one" and maple.config.init == "a sketch of one"
+    with pytest.raises(ValueError, match="'{} texture.'.*words before"):
+        build("tpt", tiny_clip, NAMES, template="{} texture.")
+    with pytest.raises(ValueError, match="twice"):
+        build("tpt", tiny_clip, NAMES, template="a {}.", init="a")
+
+
+# ---- zero-shot ----
+def test_template_lists():
+    assert hashlib.sha256("\n".join(ENSEMBLES["80"]).encode()).hexdigest()[:16] == "4f976686fb651bb5"
+    assert ENSEMBLES["7"] == (
+        "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
+        "a {} in a video game.", "art of the {}.", "a photo of the small {}.")
+
+
+@pytest.mark.parametrize("settings, templates", [
+    ({"ensemble": "7"}, ENSEMBLES["7"]), ({"ensemble": "80"}, ENSEMBLES["80"]),
+    ({"ensemble": "7", "append_template": True, "template": "{} texture."}, (*ENSEMBLES["7"], "{} texture.")),
+    ({"template": ["a {}.", "the {}."]}, ("a {}.", "the {}."))])
+def test_ensembles(tiny_clip, settings, templates):
+    method = build("zero_shot", tiny_clip, NAMES[1:3], **settings)
+    each = []                                             # class by class, template by template
+    for name in ("great white shark", "hot dog"):
+        rows = tiny_clip.encode_text(pack_texts([t.format(name) for t in templates]))
+        each.append(F.normalize(F.normalize(rows, dim=-1).mean(0), dim=-1))
+    assert torch.allclose(method.text_features(), torch.stack(each), atol=1e-5)
+
+
+# ---- trained methods ----
+def test_cocoop_batch_is_image_by_image(tiny_clip, pictures):
+    method, x = build("cocoop", tiny_clip, NAMES), tiny_clip.preprocess(pictures)
+    method.learner.state_dict()["meta_net.linear2.weight"].mul_(20)
+    one_by_one = torch.cat([method.logits(x[i:i + 1]) for i in range(5)])
+    assert torch.allclose(method.logits(x), one_by_one, atol=1e-4)
+    plain = build("coop", tiny_clip, NAMES, init="a photo of a").predict(x)
+    assert not torch.allclose(one_by_one, plain, atol=0.1)   # the image moves the context
+
+
+@pytest.mark.parametrize("settings", [{"n_text": 4, "n_vision": 0}, {"n_text": 0, "n_vision": 8},
+                                      {"n_text": 5, "depth_text": 1, "n_vision": 1, "depth_vision": 4}])
+def test_ivlp_in_one_encoder(tiny_clip, pictures, settings):
+    method = build("ivlp", tiny_clip, NAMES, **settings)
+    assert method.predict(pictures).shape == (5, 4)
+    if not settings["n_text"]:
+        assert same_text(method, [f"a photo of a {n.replace('_', ' ')}." for n in NAMES])
+
+
+@pytest.mark.parametrize("n_ctx, depth", [(1, 1), (2, 4), (7, 2)])
+def test_maple_any_depth_and_length(tiny_clip, pictures, n_ctx, depth):
+    method = build("maple", tiny_clip, NAMES, n_ctx=n_ctx, depth=depth)
+    prompts = method.learner()
+    assert prompts.text.shape == (depth, n_ctx, 128) and prompts.vision.shape == (depth, n_ctx, 192)
+    assert method.learner.tail == {1: "photo of a", 2: "of a", 7: ""}[n_ctx]
+    method.loss(tiny_clip.preprocess(pictures), torch.tensor([0, 1, 2, 3, 0])).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+
+
+# ---- test-time methods ----
+@pytest.mark.parametrize("name", list(TUNED))
+def test_order_and_batch_do_not_matter(tiny_clip, pictures, name):
+    """Each image alone, all at once, and reversed; the prompts are what they were."""
+    method = build(name, tiny_clip, NAMES, **TUNED[name], episodes=5)
+    before = [p.detach().clone() for p in method.parameters()]
+    together = method.predict(pictures)
+    alone = build(name, tiny_clip, NAMES, **TUNED[name], episodes=1)
+    alone.load_state_dict(method.state_dict())
+    assert torch.allclose(alone.predict(pictures), together, atol=2e-3)
+    assert torch.allclose(alone.predict(pictures[::-1]).flip(0), together, atol=2e-3)
+    assert all(map(torch.equal, before, method.parameters()))
+    assert all(p.grad is None for p in method.parameters())
+    untuned = build(name, tiny_clip, NAMES, **TUNED[name] | {"steps": 0})
+    untuned.load_state_dict(method.state_dict())
+    assert not torch.allclose(untuned.predict(pictures), together, atol=0.02)
+    reseeded = build(name, tiny_clip, NAMES, **TUNED[name], seed=5)
+    reseeded.load_state_dict(method.state_dict())
+    assert not torch.allclose(reseeded.predict(pictures), together, atol=1e-3)
+
+
+def test_tpt_without_steps_is_zero_shot(tiny_clip, pictures):
+    tpt = build("tpt", tiny_clip, NAMES, n_views=4, selection=0.5, steps=0)
+    expected = build("zero_shot", tiny_clip, NAMES).predict(pictures)
+    assert torch.allclose(tpt.predict(pictures), expected, atol=1e-4)
+
+
+def test_first_step_is_a_sign_step(tiny_clip):
+    """METHODS 5.6: empty moments make ctx <- ctx * (1 - lr * wd) - lr * g / (|g| + eps)."""
+    method = build("tpt", tiny_clip, NAMES, n_views=8, selection=0.5)
+    views = torch.randn(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    adapted = method.adapt(views)
+    assert adapted.selected.shape == (2, 4) and adapted.history["loss"].shape == (1, 2)
+    for b in range(2):                                    # one episode at a time, all views differentiated
+        params = method.start(method.inputs(views[b:b + 1]))
+        logits = method.logits(method.inputs(views[b:b + 1]), params)[0]
+        p = logits.softmax(-1)
+        keep = (-(p * p.log()).sum(-1)).argsort()[:4]
+        mean = p[keep].mean(0)
+        (g,) = torch.autograd.grad(-(mean * mean.log()).sum(), [params["ctx"]])
+        expected = method.learner.ctx * (1 - 5e-3 * 0.01) - 5e-3 * g[0] / (g[0].abs() + 1e-8)
+        assert keep.tolist() == adapted.selected[b].tolist()
+        sure = g[0].abs() > 1e-4 * g[0].abs().max()
+        assert torch.allclose(adapted.params["ctx"][b][sure], expected[sure], atol=1e-5)
+
+
+def test_maple_tpt_variants(tiny_clip):
+    a, b = (build("maple_tpt", tiny_clip, NAMES, variant=v) for v in "AB")
+    assert a.packed.texts[0] == "X X goldfish." and b.packed.texts[0] == "X X of a goldfish."
+    assert (a.config.lr, a.config.augmix, b.config.lr, b.config.augmix) == (5e-3, False, 4e-2, False)
+    a, b = (build("maple_tpt", tiny_clip, NAMES, variant=v, fine_grained=True).config for v in "AB")
+    assert (a.lr, a.augmix, b.lr, b.augmix) == (5e-3, True, 5e-4, False)
+
+
+def test_starts_of_tpt(tiny_clip, pictures, tmp_path):
+    coop = build("coop", tiny_clip, NAMES, n_ctx=3, seed=4)
+    tpt = build("tpt", tiny_clip, NAMES, start="coop", init=None, n_ctx=3, n_views=4, selection=0.5, steps=0)
+    with pytest.warns(UserWarning, match="tpt tunes prompts that were never trained; load those of coop"):
+        tpt.predict(pictures[0])
+    tpt.load(coop.save(tmp_path / "coop.safetensors"))
+    assert torch.allclose(tpt.predict(pictures), coop.predict(pictures), atol=1e-4)
+    cocoop = build("cocoop", tiny_clip, NAMES, seed=4)
+    tpt = build("tpt", tiny_clip, NAMES, start="cocoop", n_views=4, selection=0.5, steps=0)
+    tpt.load(cocoop.save(tmp_path / "cocoop.safetensors"))
+    x = tiny_clip.preprocess(pictures)
+    raw = tiny_clip.encode_image(x, normalize=False)      # the quirk: not normalised (METHODS 5.6)
+    text = tiny_clip.encode_text(tpt.packed, cocoop.learner(raw).text)
+    expected = (100 * F.normalize(raw, dim=-1)[:, None] @ text.mT)[:, 0]
+    assert torch.allclose(tpt.predict(x), expected, atol=1e-3)
+    with pytest.raises(ValueError, match="holds prompts of 'coop'; tpt.*takes those of tpt or cocoop"):
+        tpt.load(tmp_path / "coop.safetensors")
+    with pytest.raises(TypeError, match="start='coop'"):
+        build("tpt", tiny_clip, NAMES).load(tmp_path / "coop.safetensors")
+
+
+# ---- files ----
+@pytest.mark.parametrize("name", ["coop", "cocoop", "maple", "ivlp"])
+def test_save_and_load(tiny_clip, pictures, tmp_path, name):
+    method = build(name, tiny_clip, NAMES, seed=3)
+    path = method.save(tmp_path / "new" / "prompts.safetensors")
+    other = build(name, tiny_clip, NAMES[::-1], seed=9).load(path)
+    assert torch.allclose(other.predict(pictures).flip(1), method.predict(pictures), atol=1e-4)
+    assert all(map(torch.equal, other.parameters(), method.parameters()))
+
+
+def test_maple_tpt_takes_maples_prompts(tiny_clip, pictures, tmp_path):
+    path = build("maple", tiny_clip, NAMES, seed=3).save(tmp_path / "maple.safetensors")
+    for variant in "AB":
+        method = build("maple_tpt", tiny_clip, NAMES, variant=variant, n_views=4, selection=0.5, steps=0)
+        logits = method.load(path).predict(pictures)
+        expected = build("maple", tiny_clip, NAMES).load(path).predict(pictures)
+        assert torch.allclose(logits, expected, atol=1e-4) == (variant == "B")         # A has lost "of a"
+
+
+def test_files_that_do_not_fit(tiny_clip, tmp_path):
+    coop = build("coop", tiny_clip, NAMES, n_ctx=4)
+    path = coop.save(tmp_path / "coop.safetensors")
+    with pytest.raises(ValueError, match="holds prompts of 'coop'; maple.*takes those of maple"):
+        build("maple", tiny_clip, NAMES).load(path)
+    with pytest.raises(ValueError, match=r"ctx has shape \[4, 128\].*wants \[16, 128\].*\"n_ctx\": 4"):
+        build("coop", tiny_clip, NAMES).load(path)
+    with pytest.raises(ValueError, match="'position': 'end'.*build with"):
+        build("coop", tiny_clip, NAMES, n_ctx=4, position="front").load(path)
+    state = {k: v.clone() for k, v in tiny_clip.model.state_dict().items()}
+    other = load_clip(state_dict=state | {"ln_final.bias": state["ln_final.bias"] + 1}, device="cpu")
+    with pytest.raises(ValueError, match=f"backbone {tiny_clip.fingerprint}, this is {other.fingerprint}"):
+        build("coop", other, NAMES, n_ctx=4).load(path)
+    csc = build("coop", tiny_clip, NAMES, class_specific=True)
+    csc.save(tmp_path / "csc.safetensors")
+    with pytest.raises(ValueError, match="class-specific"):
+        build("coop", tiny_clip, NAMES[::-1], class_specific=True).load(tmp_path / "csc.safetensors")
+    with pytest.raises(FileNotFoundError, match="nothing.safetensors does not exist"):
+        coop.load(tmp_path / "nothing.safetensors")
+    with pytest.raises(TypeError, match="zero_shot has no learned prompts"):
+        build("zero_shot", tiny_clip, NAMES).save(tmp_path / "zero.safetensors")
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was run",)
+
+
+def test_pickles_are_refused(tiny_clip, tmp_path):
+    method = build("coop", tiny_clip, NAMES)
+    (tmp_path / "model.pth.tar-50").write_bytes(pickle.dumps(Bomb()))
+    torch.save({"state_dict": {"ctx": torch.zeros(16, 128)}}, tmp_path / "model.pt")
+    for name in ("model.pth.tar-50", "model.pt"):
+        with pytest.raises(ValueError, match="not a safetensors file.*pickles are refused.*load_official"):
+            method.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name, prefix", [("coop", ""), ("maple", "prompt_learner.")])
+def test_official_checkpoints(tiny_clip, tmp_path, name, prefix):
+    """Dassl's layout: half precision, buffers of the class list, MaPLe's with the whole model in it."""
+    settings = {"n_ctx": 4} if name == "coop" else {}
+    source = build(name, tiny_clip, NAMES, seed=3, **settings)
+    state = {prefix + k: v.half() for k, v in source.learner.state_dict().items()}
+    state |= {prefix + "token_prefix": torch.zeros(7, 1, 128), "image_encoder.proj": torch.zeros(3)}
+    torch.save({"state_dict": state, "epoch": 2, "optimizer": {"state": {}}}, tmp_path / "model.pth.tar-2")
+    method = build(name, tiny_clip, NAMES, seed=8, **settings).load_official(tmp_path / "model.pth.tar-2")
+    for ours, theirs in zip(method.parameters(), source.parameters(), strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(ours, theirs.half().float())
+    with pytest.raises(ValueError, match=r"meta_net.*not in the state_dict|ctx has shape"):
+        build("cocoop", tiny_clip, NAMES).load_official(tmp_path / "model.pth.tar-2")
+    torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(ValueError, match="bomb.pt.*more than tensors"):
+        method.load_official(tmp_path / "bomb.pt")
+
+
+def test_moving_a_method_takes_the_clip_along():
+    class Probe(torch.nn.Module):
+        encode_image = device = precision = None
+
+        def _apply(self, fn, recurse=True):
+            self.moved = True
+            return self
+
+    method = build("zero_shot", Probe(), NAMES)
+    assert method.to("cpu") is method and method.clip.moved
+
+
+def test_auto_finds_what_fits(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SHIPPED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no shipped prompts fit coop .*this method: none"):
+        build("coop", tiny_clip, NAMES).load()
+    kinds = [("imagenet", 16, "end"), ("imagenet", 16, "front"), ("faces", 4, "end")]
+    for seed in (2, 1):
+        for trained_on, n_ctx, position in kinds:
+            method = build("coop", tiny_clip, NAMES, n_ctx=n_ctx, position=position, seed=seed)
+            method.trained_on = trained_on
+            method.save(tmp_path / f"coop_{trained_on}_{n_ctx}_{position}_seed{seed}.safetensors")
+    one, first = build("coop", tiny_clip, NAMES, seed=1).load("auto"), build("coop", tiny_clip, NAMES, seed=1)
+    assert one.trained_on == "imagenet" and torch.equal(one.learner.ctx, first.learner.ctx)
+    two = build("coop", tiny_clip, NAMES, position="front").load(seed=2)
+    assert torch.equal(two.learner.ctx, build("coop", tiny_clip, NAMES, seed=2).learner.ctx)
+    build("coop", tiny_clip, NAMES, n_ctx=4).load(trained_on="faces")
+    with pytest.raises(FileNotFoundError) as error:
+        build("coop", tiny_clip, NAMES).load(trained_on="animals")
+    assert "trained on 'imagenet'" in str(error.value) and "coop_faces_4_end_seed1" in str(error.value)
