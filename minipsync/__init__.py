@@ -1,0 +1,17 @@
+"""minipsync: prompt learning for CLIP, from CoOp to PromptSync, to read and to reproduce.
+
+    import minipsync as mp
+    bench = mp.benchmark("mini")
+    data = bench.dataset("sketch")
+    method = mp.build("promptsync", bench.clip(), data.class_names).load()
+    result = mp.evaluate(method, data, limit=100)
+"""
+
+from .clip import load_clip
+from .data import Dataset, benchmark, folder
+from .evaluation import compare, evaluate
+from .methods import build
+from .parameters import check_parameters
+
+__version__ = "0.1.0"
+__all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip"]

@@ -1,0 +1,155 @@
+"""The mini benchmark: emoji by independent hands, set in scenes.  One class, many artists; the shift between artists is the shift of
+ImageNet → V2 / Sketch / R, small enough for a laptop (DESIGN 4; data_scripts/make_mini.py makes the files).
+
+Training families and test families never mix: see `Mini.styles` (role "train", "validation", "test").
+"""
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .dataset import TEMPLATE, Dataset
+from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
+SIZE = 64                                          # px, side of a picture
+SHOTS = 16                                         # training scenes per class
+TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")   # training families without twemoji
+# data set: (styles, scenes per class and style, further templates)
+OOD = {"imagenet": (("twemoji",), 5, ("a flat icon of a {}.", "a sticker of a {}.")),
+       "v2": (("fluent-flat",), 5, ("a flat icon of a {}.", "an icon of a {}.")),
+       "sketch": (("openmoji-black",), 5, ("a sketch of a {}.", "a line drawing of a {}.", "a black and white drawing of a {}.")),
+       "r": (("fluent-3d", "fluent-contrast", "openmoji"), 2, ("a 3d rendering of a {}.", "a cartoon of a {}.", "a drawing of a {}.")),
+       "val": (("noto-v1",), 5, ("a cartoon of a {}.", "a picture of a {}."))}
+TRANSFER = {"animals": "animal", "plants": "plant", "dishes": "food", "vehicles": "vehicle", "sports": "game", "instruments": "tool",
+            "clothing": "garment", "fruit": "fruit", "faces": "face", "signs": "sign"}
+TRANSFER_STYLES = ("twemoji", "fluent-flat", "openmoji")
+LEVELS = 9                                         # steps of a PUG sweep
+PUG = {                                            # factor: (field of the scene, column or None, values)
+    "camera_yaw": ("camera", 0, np.linspace(-56, 56, LEVELS)), "camera_pitch": ("camera", 1, np.linspace(-56, 56, LEVELS)),
+    "camera_roll": ("camera", 2, np.linspace(-160, 160, LEVELS)), "object_yaw": ("yaw", None, np.linspace(-64, 64, LEVELS)),
+    "object_pitch": ("pitch", None, np.linspace(-64, 64, LEVELS)), "object_roll": ("roll", None, np.linspace(-160, 160, LEVELS)),
+    "object_scale": ("scale", None, np.geomspace(.14, .95, LEVELS)), "object_texture": ("texture", None, np.linspace(.2, 1, LEVELS)),
+    "scene_light": ("brightness", None, np.geomspace(.12, 3.2, LEVELS)), "worlds": ("world", None, np.arange(len(WORLDS))),
+}
+PUG_STYLE, PUG_CLASSES = "fluent-3d", slice(0, None, 4)
+NAMES = (*OOD, "a", *(f"pug_{factor}" for factor in PUG), *TRANSFER)
+
+
+class Mini:
+    """The mini benchmark's data sets and its CLIP."""
+
+    name = "mini"
+    names = NAMES
+
+    @cached_property
+    def index(self) -> dict:
+        return json.loads((ASSETS / "index.json").read_text())
+
+    @cached_property
+    def styles(self) -> dict[str, dict]:
+        return {s["name"]: s for s in self.index["styles"]}
+
+    @cached_property
+    def _sheets(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def drawing(self, style: str, row: int) -> np.ndarray:
+        """Drawing uint8 [64, 64, 4] of class `row` of the index by `style`."""
+        if style not in self._sheets:
+            self._sheets[style] = np.asarray(Image.open(ASSETS / self.styles[style]["file"]).convert("RGBA"))
+        side, (y, x) = self.index["size"], divmod(row, self.index["columns"])
+        return self._sheets[style][y * side:(y + 1) * side, x * side:(x + 1) * side]
+
+    def rows(self, group: str) -> list[int]:
+        """Rows of the index that belong to `imagenet` or to a transfer set."""
+        return [i for i, c in enumerate(self.index["classes"]) if c["set"] == group]
+
+    def picture(self, style: str, row: int, scene: Scenes, size: int = SIZE) -> Image.Image:
+        """One drawing in one scene (N = 1), as an RGB picture."""
+        drawing = torch.from_numpy(self.drawing(style, row).copy()).permute(2, 0, 1)[None].float() / 255
+        mono = np.array([self.styles[style]["medium"] == "mono"])
+        pixels = (render(drawing, mono, scene, size)[0] * 255).round().byte().permute(1, 2, 0)
+        return Image.fromarray(pixels.numpy())
+
+    def scene(self, key: str, style: str) -> Scenes:
+        """The scene that belongs to an image id."""
+        return sample(np.random.RandomState(crc32(key.encode())), np.array([self.styles[style]["medium"] == "mono"]))
+
+    def _list(self, name: str, split: str, rows: list[int], styles, scenes: int) -> list[tuple[str, str, int]]:
+        """(id, style, row) for every class, style and scene."""
+        return [(f"{name}/{split}/{self.index['classes'][row]['hexcode']}/{style}/{k}", style, row)
+                for row in rows for style in styles for k in range(scenes)]
+
+    def _few_shot(self, name: str, rows: list[int]) -> list[tuple[str, str, int]]:
+        """SHOTS scenes per class, over the training styles in turn."""
+        found = []
+        for row in rows:
+            styles = [s for s in TRAIN if row not in self.styles[s]["missing"]]
+            found += [(f"{name}/train/{self.index['classes'][row]['hexcode']}/{styles[k % len(styles)]}/{k}", styles[k % len(styles)], row)
+                      for k in range(SHOTS)]
+        return found
+
+    def _hard(self) -> list[tuple[str, str, int]]:
+        row = {c["hexcode"]: i for i, c in enumerate(self.index["classes"])}
+        ids = json.loads((ASSETS / "hard.json").read_text())["images"]
+        return [(i, i.split("/")[3], row[i.split("/")[2]]) for i in ids]
+
+    def _pug(self, factor: str) -> list[tuple[str, str, int]]:
+        return [(f"pug_{factor}/test/{self.index['classes'][row]['hexcode']}/{PUG_STYLE}/{k}", PUG_STYLE, row)
+                for row in self.rows("imagenet")[PUG_CLASSES] for k in range(len(PUG[factor][2]))]
+
+    def _pug_scene(self, factor: str, key: str, style: str) -> Scenes:
+        """An upright scene that only `factor` changes: the same for all levels of one class but for that factor."""
+        stem, _, level = key.rpartition("/")
+        scene = sample(np.random.RandomState(crc32(stem.encode())), np.array([False]), hardness=0.25)
+        field, column, values = PUG[factor]
+        if factor == "worlds":
+            scene.background[:] = BACKGROUNDS.index("world")
+            scene.colours[0] = list(WORLDS.values())[int(level)]
+        target = getattr(scene, field)
+        target[(slice(None), column) if column is not None else slice(None)] = values[int(level)]
+        return scene
+
+    def dataset(self, name: str, split: str = "test") -> Dataset:
+        """The data set `name`.
+
+        split: "test", or "train" for `imagenet` and the ten transfer sets (16 scenes per class by the training families).
+        Raises ValueError for an unknown name or split, with the list of good ones.
+        """
+        trainable = ("imagenet", *TRANSFER)
+        if name not in NAMES:
+            raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: {', '.join(NAMES)}")
+        if split not in ("train", "test") or split == "train" and name not in trainable:
+            raise ValueError(f"data set {name!r} has no split {split!r}, expected 'test'"
+                             + (" or 'train'" if name in trainable else f"; 'train' exists for: {', '.join(trainable)}"))
+        group = name if name in TRANSFER else "imagenet"
+        rows, templates, scene = self.rows(group), [TEMPLATE], self.scene
+        if split == "train":
+            images = self._few_shot(name, rows)
+        elif name in OOD:
+            styles, scenes, more = OOD[name]
+            images, templates = self._list(name, split, rows, styles, scenes), [TEMPLATE, *more]
+        elif name in TRANSFER:
+            images = self._list(name, split, rows, TRANSFER_STYLES, 3)
+            templates = [TEMPLATE, f"a photo of a {{}}, a type of {TRANSFER[name]}."]
+        elif name == "a":
+            images = self._hard()
+        else:
+            factor = name.removeprefix("pug_")
+            rows, images = rows[PUG_CLASSES], self._pug(factor)
+            scene = lambda key, style: self._pug_scene(factor, key, style)                      # noqa: E731
+        label = {row: i for i, row in enumerate(rows)}
+        return Dataset(name, [self.index["classes"][r]["name"] for r in rows], [label[r] for _, _, r in images], [i for i, _, _ in images],
+                       lambda i: self.picture(images[i][1], images[i][2], scene(*images[i][:2])), templates, split)
+
+    def clip(self, **settings):
+        """The mini CLIP; settings go to `load_clip` (precision, device)."""
+        from ..clip import load_clip                                  # here, so that pictures can be had without torch models
+        return load_clip("mini", **settings)

@@ -1,0 +1,221 @@
+"""The mini benchmark's promises: families never mix, the same pictures everywhere, honest lists; and folders of one's own."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import minipsync as mp
+from minipsync.data.mini import ASSETS, LEVELS, NAMES, OOD, PUG, TRAIN, TRANSFER, TRANSFER_STYLES
+from minipsync.data.scenes import WORLDS, Scenes, render, sample
+
+bench = mp.benchmark("mini")
+N_CLASSES = {"imagenet": 200, "v2": 200, "sketch": 200, "r": 200, "a": 200, "val": 200, "animals": 43, "plants": 16, "dishes": 23,
+             "vehicles": 31, "sports": 22, "instruments": 21, "clothing": 14, "fruit": 15, "faces": 86, "signs": 51}
+
+
+def styles_of(data):
+    return {data.image_id(i).split("/")[3] for i in range(len(data))}
+
+
+def test_every_listed_data_set_exists_with_its_classes():
+    assert set(bench.names) == set(NAMES) and len(TRANSFER) == len(PUG) == 10
+    for name in bench.names:
+        data = bench.dataset(name)
+        assert len(data.class_names) == N_CLASSES.get(name, 50), name
+        assert len(set(data.class_names)) == len(data.class_names)
+        assert len(data) == len({data.image_id(i) for i in range(len(data))}) > 0
+        assert all(t.count("{}") == 1 for t in data.templates) and data.templates[0] == "a photo of a {}."
+        if name != "a":
+            assert set(data.labels) == set(range(len(data.class_names))), name
+
+
+def test_families_are_held_out():
+    family = {s["name"]: s["family"] for s in bench.index["styles"]}
+    role = {s["name"]: s["role"] for s in bench.index["styles"]}
+    by_role = {r: {family[s] for s in family if role[s] == r} for r in ("train", "validation", "test")}
+    assert not by_role["train"] & by_role["test"]
+    assert not by_role["train"] & by_role["validation"]
+    assert not by_role["validation"] & by_role["test"]
+    trained = {family[s] for s in TRAIN}
+    for name in ("imagenet", *TRANSFER):
+        assert {family[s] for s in styles_of(bench.dataset(name, "train"))} <= trained
+    assert "twemoji" not in trained
+    for name in ("v2", "sketch", "r", "a", *(f"pug_{f}" for f in PUG)):
+        assert {role[s] for s in styles_of(bench.dataset(name))} == {"test"}, name
+    assert {role[s] for s in styles_of(bench.dataset("val"))} == {"validation"}
+    assert styles_of(bench.dataset("imagenet")) == {"twemoji"}
+
+
+def test_pretraining_reads_no_test_or_validation_family():
+    from data_scripts.mini_sources import ICON_SETS, STYLES
+    learnt = {s.family for s in STYLES + ICON_SETS if s.role == "train"}
+    assert learnt.isdisjoint(s.family for s in STYLES if s.role != "train")
+    assert {s.name: s.role for s in STYLES if s.name != "fluent-colour"} == {s["name"]: s["role"] for s in bench.index["styles"]}
+
+
+def test_classes_of_transfer_sets_are_not_in_imagenet():
+    known = set(bench.dataset("imagenet").class_names)
+    for name in TRANSFER:
+        assert known.isdisjoint(bench.dataset(name).class_names)
+
+
+def test_no_class_lacks_a_needed_drawing():
+    for style in bench.styles.values():
+        if style["name"] not in ("fxemoji", "streamline"):
+            assert style["missing"] == []
+        assert Image.open(ASSETS / style["file"]).size[0] == bench.index["size"] * bench.index["columns"]
+    for row in range(0, len(bench.index["classes"]), 37):
+        for style in ("noto", *TRANSFER_STYLES, "openmoji-black", "fluent-contrast"):
+            assert (bench.drawing(style, row)[..., 3] > 128).mean() > 0.02, (style, row)
+
+
+def test_a_picture_depends_on_its_id_alone():
+    data = bench.dataset("sketch")
+    again = mp.benchmark("mini").dataset("sketch")
+    for i in (0, 417, 999):
+        assert np.array_equal(np.asarray(data[i][0]), np.asarray(again[i][0]))
+    assert data[0][0].size == (64, 64) and data[0][0].mode == "RGB"
+    assert not np.array_equal(np.asarray(data[0][0]), np.asarray(data[1][0]))
+    part = data.subset([417, 0])
+    assert part.image_id(0) == data.image_id(417) and np.array_equal(np.asarray(part[1][0]), np.asarray(data[0][0]))
+
+
+def test_pictures_are_the_ones_that_were_published():
+    """Coarse means of some pictures, so that a change of the generator cannot go unnoticed."""
+    known = json.loads((ASSETS / "fingerprints.json").read_text())
+    for name, rows in known.items():
+        data = bench.dataset(name)
+        for i, mean in rows.items():
+            assert np.asarray(data[int(i)][0], float).mean((0, 1)) == pytest.approx(mean, abs=0.5), (name, i)
+
+
+def test_sweeps_change_one_factor_only():
+    for factor in PUG:
+        data = bench.dataset(f"pug_{factor}")
+        levels = len(WORLDS) if factor == "worlds" else LEVELS
+        assert len(data) == 50 * levels
+        keys = [data.image_id(i) for i in range(levels)]
+        scenes = [bench._pug_scene(factor, k, "fluent-3d") for k in keys]
+        changed = {f for f in vars(scenes[0]) if any(not np.array_equal(getattr(scenes[0], f), getattr(s, f)) for s in scenes)}
+        expected = {"worlds": {"world", "colours"}}.get(factor, {PUG[factor][0]})
+        assert changed == expected, factor
+        assert not np.array_equal(np.asarray(data[0][0]), np.asarray(data[levels - 1][0]))
+
+
+def test_hard_scenes_come_from_test_families_and_are_not_those_of_other_sets():
+    data = bench.dataset("a")
+    listed = json.loads((ASSETS / "hard.json").read_text())
+    assert len(data) == len(listed["images"]) >= 400
+    assert all(data.image_id(i).startswith("a/test/") for i in range(len(data)))
+
+
+def test_training_split_has_sixteen_scenes_per_class():
+    data = bench.dataset("imagenet", "train")
+    assert np.array_equal(np.bincount(data.labels), np.full(200, 16))
+    assert data.split == "train"
+
+
+@pytest.mark.parametrize("name, split, told", [("sketchh", "test", "sketch"), ("sketch", "train", "imagenet"), ("imagenet", "val", "train")])
+def test_unknown_names_list_the_known(name, split, told):
+    with pytest.raises(ValueError, match=told):
+        bench.dataset(name, split)
+
+
+def test_unknown_benchmark():
+    with pytest.raises(ValueError, match="'big'.*mini"):
+        mp.benchmark("big")
+
+
+# ---- scenes ----
+def test_rendering_a_batch_equals_rendering_one_by_one():
+    mono = np.array([False, True, False, True, False])
+    scenes = sample(np.random.RandomState(3), mono)
+    scenes.camera[2] = 30, 10, 45
+    scenes.texture[4] = 0.7
+    drawings = torch.rand(5, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    together = render(drawings, mono, scenes, 48)
+    for i in range(5):
+        alone = render(drawings[i:i + 1], mono[i:i + 1], scenes[[i]], 48)
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+    assert together.min() >= 0 and together.max() <= 1
+
+
+def test_an_upright_full_size_scene_shows_the_drawing():
+    drawing = torch.zeros(1, 4, 64, 64)
+    drawing[:, 0, :, :32], drawing[:, 2, :, 32:], drawing[:, 3] = 1, 1, 1          # left half red, right half blue, opaque
+    scene = sample(np.random.RandomState(0), np.array([False]), hardness=0)
+    scene.scale[:] = 1.0
+    picture = render(drawing, np.array([False]), scene, 64)[0]
+    assert picture[0, 32, 8] > 0.95 and picture[2, 32, 8] < 0.05 and picture[2, 32, 56] > 0.95
+
+
+def test_object_angles_turn_the_object():
+    drawing = torch.zeros(1, 4, 64, 64)
+    drawing[:, 3, 24:40, :] = 1                                                    # a black horizontal bar
+    scene = sample(np.random.RandomState(0), np.array([False]), hardness=0)
+    scene.background[:], scene.colours[:] = 0, 1.0
+
+    def ink(**change):
+        for field, value in change.items():
+            getattr(scene, field)[:] = value
+        return 1 - render(drawing, np.array([False]), scene, 64)[0].mean(0)
+    flat = ink()
+    assert flat.sum(1).max() > 3 * flat.sum(0).max() / 2 and flat.sum() > 500
+    turned = ink(roll=90)
+    assert turned.sum(0).max() == pytest.approx(float(flat.sum(1).max()), rel=0.05)
+    assert ink(roll=0, yaw=60).sum() < 0.7 * flat.sum()
+    assert ink(yaw=0, scale=0.3).sum() < 0.15 * flat.sum()
+
+
+def test_scenes_can_be_cut_and_joined():
+    scenes = sample(np.random.RandomState(1), np.zeros(6, bool))
+    joined = Scenes.concatenate([scenes[[0, 1]], scenes[[2, 3, 4, 5]]])
+    assert all(np.array_equal(getattr(joined, f), getattr(scenes, f)) for f in vars(scenes))
+
+
+# ---- folders ----
+def paint(path, colour, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (20, 30), colour).save(path)
+
+
+def test_folder_reads_class_folders(tmp_path):
+    paint(tmp_path / "hot_dog/b.png", "red")
+    paint(tmp_path / "hot_dog/deep/a.jpg", "red")
+    paint(tmp_path / "ant/1.png", (0, 0, 0, 0), "RGBA")
+    data = mp.folder(tmp_path)
+    assert data.class_names == ["ant", "hot dog"] and list(data.labels) == [0, 1, 1]
+    assert data[0][0].getpixel((3, 3)) == (255, 255, 255)                         # transparent is white
+    assert {data.image_id(i) for i in range(3)} == {"ant/1.png", "hot_dog/b.png", "hot_dog/deep/a.jpg"}
+    (tmp_path / "classnames.txt").write_text("ant a small ant\nhot_dog sausage in a bun\n", encoding="utf-8")
+    assert mp.folder(tmp_path).class_names == ["a small ant", "sausage in a bun"]
+    assert mp.folder(tmp_path, ["x", "y"]).class_names == ["x", "y"]
+
+
+def test_folder_says_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        mp.folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no sub-folders"):
+        mp.folder(tmp_path)
+    paint(tmp_path / "ant/1.png", "red")
+    (tmp_path / "bee").mkdir()
+    with pytest.raises(ValueError, match="'bee'.*holds no picture"):
+        mp.folder(tmp_path)
+    paint(tmp_path / "bee/1.png", "red")
+    with pytest.raises(ValueError, match="3 class names for 2 folders"):
+        mp.folder(tmp_path, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="bee"):
+        mp.folder(tmp_path, {"ant": "ant"})
+
+
+def test_base_and_novel_halves_are_relabelled():
+    data = bench.dataset("fruit")
+    novel = data.of_classes(range(8, 15))
+    assert novel.class_names == data.class_names[8:] and set(novel.labels) == set(range(7))
+    assert novel.image_id(0) == data.image_id(int(np.flatnonzero(data.labels == 8)[0]))
+
+
+def test_out_of_domain_sets_offer_templates_of_their_own():
+    assert any("sketch" in t for t in bench.dataset("sketch").templates) and set(OOD) >= {"v2", "sketch", "r", "val"}
