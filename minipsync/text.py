@@ -36,10 +36,10 @@ def tokenize(text: str) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class PackedText:
-    """C texts as N packed tokens: P shared ones, then the suffixes of the U different texts, each ending in EOT.
+    """C texts as N packed tokens: P shared ones, then the suffixes of the U different texts, each up to EOT.
 
-    A token is fixed or a *slot*, whose embedding comes from the prompts. Equal texts share one suffix, so their
-    features are equal to the last bit; `row` gives each of the C texts its own row again.
+    A token is fixed or a *slot*, whose embedding comes from the prompts. Equal texts share one suffix, so
+    their features are equal to the last bit; `row` gives each of the C texts its own row again.
     """
 
     class_names: tuple[str, ...]  # C, as they were given
@@ -86,29 +86,30 @@ def pack_texts(texts: list[str], context_length: int = 77) -> PackedText:
 
     Raises ValueError if there is no text, or one has more than `context_length` tokens.
     """
-    rows = [(tokenize(text), [-1] * len(tokenize(text))) for text in _listed(texts, "text")]
-    for text, (ids, _) in zip(texts, rows, strict=True):
-        if len(ids) > context_length:
-            raise ValueError(f"the text {text!r} has {len(ids)} tokens (start and end included), expected at most "
-                             f"{context_length}: shorten it")
+    texts = _listed(texts, "text")
+    rows = [[(i, -1) for i in tokenize(text)] for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) > context_length:
+            raise ValueError(f"the text {text!r} has {len(row)} tokens (start and end included), expected at "
+                             f"most {context_length}: shorten it")
     return _pack(rows, texts, texts, 0)
 
 
 def pack_context(class_names: list[str], n_ctx: int, *, tail: str = "", position: str = "end",
                  class_specific: bool = False, context_length: int = 77) -> PackedText:
-    """Pack "X ... X {tail} {name}." where the `n_ctx` words X are learnable slots (CoOp, arXiv:2109.01134, eq. 2-3).
+    """Pack "X ... X {tail} {name}." where the `n_ctx` words X are learnable slots (CoOp, arXiv:2109.01134).
 
     `tail` are fixed words between context and name (MaPLe: 2 slots, then "of a").
-    `position` of the slots (METHODS 5.2): "end" = before the name, which comes last; "front" = after the name,
-    which comes first; "middle" = n_ctx // 2 before and the rest after the name.
-    `class_specific`: every class has slots of its own, slot = class * n_ctx + m; else all share slots 0..n_ctx-1.
+    `position` of the name (METHODS 5.2): "end" = behind the slots; "front" = before them; "middle" = behind
+    n_ctx // 2 of them.
+    `class_specific`: every class has its own slots, slot = class * n_ctx + m; else all share 0..n_ctx-1.
     Underscores in names are read as spaces. Equal names keep a row each.
     Raises ValueError for an empty list or name, an unknown position, and a name too long for the context.
     """
     if position not in POSITIONS:
         raise ValueError(f"position is {position!r}, expected one of {', '.join(POSITIONS)}")
     if tail and position != "end":
-        raise ValueError(f"tail {tail!r} goes with position='end' only, got position={position!r}: drop one of them")
+        raise ValueError(f"tail {tail!r} goes with position='end' only, got {position!r}: drop one of them")
     if n_ctx < 0:
         raise ValueError(f"n_ctx is {n_ctx}, expected 0 or more learnable tokens")
     texts, rows = [], []
@@ -117,39 +118,39 @@ def pack_context(class_names: list[str], n_ctx: int, *, tail: str = "", position
         text = " ".join([*["X"] * n_ctx, *tail.split(), name]) + "."
         ids, n_name = tokenize(text), len(tokenize(name)) - 2
         if n_name < 1:
-            raise ValueError(f"class {c} has the name {given!r}, which holds no word: give every class a name")
+            raise ValueError(f"class {c} has the name {given!r}, expected at least one word: name it")
         if len(ids) > context_length:
             raise ValueError(
-                f"the name of class {c}, {given!r}, has {n_name} tokens, but beside {n_ctx} learnable tokens, "
-                f"{tail!r}, the full stop, start and end only {context_length - len(ids) + n_name} of "
-                f"{context_length} are left: shorten the name or use a smaller n_ctx")
+                f"the name of class {c}, {given!r}, has {n_name} tokens, but only "
+                f"{context_length - len(ids) + n_name} of {context_length} are left beside {n_ctx} learnable "
+                f"ones, {tail!r}, the full stop, start and end: shorten the name or use a smaller n_ctx")
         first = c * n_ctx if class_specific else 0
         ctx = [(ids[1 + m], first + m) for m in range(n_ctx)]
         sos, *body, eot = [(i, -1) for i in (ids[0], *ids[1 + n_ctx:])]
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         n = 0 if position == "end" else n_name
-        row = [sos, *ctx[:before], *body[:n], *ctx[before:], *body[n:], eot]
         texts.append(text)
-        rows.append(tuple(map(list, zip(*row, strict=True))))
+        rows.append([sos, *ctx[:before], *body[:n], *ctx[before:], *body[n:], eot])
     return _pack(rows, class_names, texts, n_ctx * (len(rows) if class_specific else 1))
 
 
 def _listed(texts: list[str], what: str) -> list[str]:
     if isinstance(texts, str) or not len(texts):
         raise ValueError(f"expected a list with at least one {what}, got {texts!r}")
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise ValueError(f"the {what} {wrong[0]!r} is {type(wrong[0]).__name__}, expected a string")
     return list(texts)
 
 
 def _pack(rows: list, class_names: list[str], texts: list[str], n_slots: int) -> PackedText:
-    """`rows`: (token ids, slots) of every text, -1 for a fixed token."""
+    """`rows`: the (token id, slot) pairs of every text, slot -1 for a fixed token."""
     different: dict = {}
-    row = [different.setdefault((*ids, *slots), len(different)) for ids, slots in rows]
-    tokens = [list(zip(*rows[row.index(u)], strict=True)) for u in range(len(different))]  # U lists of (id, slot)
-    shortest, longest = min(map(len, tokens)), max(map(len, tokens))
-    p = 0
+    row = [different.setdefault(tuple(pairs), len(different)) for pairs in rows]
+    tokens = list(different)  # U
+    p, shortest = 0, min(map(len, tokens))
     while p < shortest - 1 and all(t[p] == tokens[0][p] for t in tokens):  # every suffix keeps its EOT
         p += 1
-    width = longest - p
+    width = max(map(len, tokens)) - p
     ids, positions = list(tokens[0][:p]), list(range(p))
     pad, unpad, eot = [], [], []
     for u, t in enumerate(tokens):
@@ -162,5 +163,7 @@ def _pack(rows: list, class_names: list[str], texts: list[str], n_slots: int) ->
     slots = torch.tensor([slot for _, slot in ids])
     slot_at = (slots >= 0).nonzero().flatten()
     return PackedText(
-        tuple(class_names), tuple(texts), torch.tensor([i for i, _ in ids]), torch.tensor(positions), p, n_slots,
-        slot_at, slots[slot_at], torch.tensor(pad), torch.tensor(unpad), torch.tensor(eot), torch.tensor(row))
+        class_names=tuple(class_names), texts=tuple(texts), ids=torch.tensor([i for i, _ in ids]),
+        positions=torch.tensor(positions), n_prefix=p, n_slots=n_slots, slot_at=slot_at,
+        slot_of=slots[slot_at], eot=torch.tensor(eot), row=torch.tensor(row),
+        pad=torch.tensor(pad), unpad=torch.tensor(unpad))

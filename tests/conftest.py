@@ -15,8 +15,9 @@ import tiny_clip as tiny  # noqa: E402
 
 from minipsync.clip import Clip, load_clip  # noqa: E402
 
-torch.set_num_threads(2)
-FOLDERS = [Path(os.environ["MINIPSYNC_GOLDEN"])] if "MINIPSYNC_GOLDEN" in os.environ else sorted(GOLDEN.glob("seed*"))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+GIVEN = os.environ.get("MINIPSYNC_GOLDEN")  # one folder seedS to check instead of those in tests/golden
+FOLDERS = [Path(GIVEN)] if GIVEN else sorted(GOLDEN.glob("seed*"))
 
 
 class Golden:
@@ -37,12 +38,13 @@ class Golden:
         return tiny.draw(self.seed + offset, *shape, scale=scale)
 
     def fill(self, learner: torch.nn.Module, file: str) -> dict[str, torch.nn.Parameter]:
-        """Give `learner` the parameters that `file` was made with; returns them under the file's own names."""
+        """Give `learner` the parameters that `file` was made with; returns them under the file's names."""
         arrays, own = self[file], dict(learner.named_parameters())
-        parameters = {name: own[name.removeprefix("prompt_learner.")] for name in map(str, arrays["param_order"])}
+        names = map(str, arrays["param_order"])
+        parameters = {name: own[name.removeprefix("prompt_learner.")] for name in names}
         prompts = float(arrays.get("prompt_scale", arrays.get("ctx_scale", 0.0)))
         for i, (name, p) in enumerate(parameters.items()):
-            is_prompt = name.split(".")[-1] in ("ctx", "VPT", "VPT_shallow") or "compound_prompts_text" in name
+            is_prompt = name.endswith(("ctx", "VPT", "VPT_shallow")) or "compound_prompts_text" in name
             scale = prompts if is_prompt else float(arrays["other_scale"])
             p.data.copy_(tiny.draw(int(arrays["param_seed"]) + i, *p.shape, scale=scale))
         assert len(parameters) == len(own)

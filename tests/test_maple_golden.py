@@ -17,7 +17,8 @@ TOLERANCE = 2e-5  # the golden numbers ask for 1e-4
 
 def test_zero_shot(golden):
     want = golden["zero_shot"]
-    text = golden.clip.encode_text(pack_texts([f"a photo of a {n.replace('_', ' ')}." for n in golden.class_names]))
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in golden.class_names]
+    text = golden.clip.encode_text(pack_texts(texts))
     image = golden.clip.encode_image(golden.images)
     assert relative(text, want["text_features"]) < TOLERANCE
     assert relative(image, want["image_features"]) < TOLERANCE
