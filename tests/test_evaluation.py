@@ -164,7 +164,7 @@ def test_sigkill_then_resume(tmp_path):
     code = RUN.format(folder=str(Path(__file__).parent), path=str(path))
     root = str(Path(__file__).parent.parent)
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": root})
-    deadline = time.time() + 50
+    deadline = time.time() + 240
     while not (path.exists() and path.read_bytes().count(b"\n") > 10):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.02)
@@ -273,7 +273,7 @@ def test_bad_data_and_methods():
         evaluate(Guess(), [1, 2], progress=False)
     with pytest.raises(ValueError, match=r"from class 0 on they differ \('dog' and 'cat'\).*set_class_names"):
         evaluate(Guess(class_names=["dog", "cat", *CLASSES[2:]]), Colours(), progress=False)
-    with pytest.raises(ValueError, match=r"6 classes and colours has 7; from class 6 on .*\(none and 'cow'\)"):
+    with pytest.raises(ValueError, match=r"6 classes and colours has 7; from class 6 .*\(none and .cow.\)"):
         evaluate(Guess(class_names=CLASSES[:6]), Colours(), progress=False)
     method, data = Guess(), Colours()
     method.predict = lambda images: torch.full((len(images), 7), float("nan"))
