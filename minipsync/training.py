@@ -106,7 +106,7 @@ class TrainingImages(torch.utils.data.Dataset):
 
     def __init__(self, source, size, config):
         self.source, self.size, self.config = source, size, config
-        self.cache, self.room = {}, config.cache_mb * 2**20
+        self.cache, self.room = {}, config.cache_mb * 2**20 // max(1, config.workers)     # bytes left
 
     def __getitem__(self, key):
         epoch, index = key
