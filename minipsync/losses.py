@@ -50,8 +50,13 @@ def take_views(x: Tensor, index: Tensor) -> Tensor:
 
 
 def mean_log_probability(logits: Tensor) -> Tensor:
-    """log of the mean prediction over views, computed in log space. logits [..., V, C] -> [..., C]."""
-    log_p = _full(logits).log_softmax(-1)
+    """log of the mean prediction over views, computed in log space. logits [..., V, C] -> [..., C].
+
+    logits - logsumexp(logits) and not the more exact log_softmax, as TPT's code: near zero entropy the gradient
+    is rounding error, Adam turns its sign into a full step, and the official numbers contain it.
+    """
+    logits = _full(logits)
+    log_p = logits - logits.logsumexp(-1, keepdim=True)
     mean = log_p.logsumexp(-2) - math.log(logits.shape[-2])
     return mean.clamp(min=torch.finfo(mean.dtype).min)     # -inf * 0 would be nan in the entropy
 

@@ -92,7 +92,8 @@ def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | N
                              f"(3, {size}, {size}); use clip.preprocess or pass the PIL image")
         plain, source = image.to(clip.device), clip.denormalize(image).clamp(0, 1)
     else:
-        plain, source = clip.preprocess(image)[0].to(clip.device), _working_copy(image, size, config)
+        plain, source = clip.preprocess(image)[0].to(clip.device), working_copy(image, size, config)
+        source = source.float() / 255
     if n == 1:
         return plain[None]
     generator = torch.Generator().manual_seed(seed)
@@ -127,16 +128,16 @@ def _drawn(n: int, probability: float, generator: Generator, device) -> Tensor:
     return (torch.rand(n, generator=generator) < probability).nonzero()[:, 0].to(device)
 
 
-def _working_copy(image: Image.Image, size: int, config: ViewConfig) -> Tensor:
-    """The image as floats [3, H, W] in [0, 1], shrunk if no crop needs that many pixels."""
+def working_copy(image: Image.Image, size: int, config: ViewConfig) -> Tensor:
+    """The image as bytes [3, H, W], shrunk if no crop needs that many pixels."""
     image = image.convert("RGB")
     ratio = max(config.crop_ratio[1], 1 / config.crop_ratio[0])
     shorter = math.ceil(size * math.sqrt(ratio / config.crop_scale[0]))
     if min(image.size) > shorter:
         scale = shorter / min(image.size)
-        size = [round(s * scale) for s in image.size]
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return pil_to_tensor(image).float() / 255
+        new_size = [round(s * scale) for s in image.size]
+        image = image.resize(new_size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return pil_to_tensor(image)
 
 
 # --- random resized crops -----------------------------------------------------------------------------------

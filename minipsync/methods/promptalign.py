@@ -1,0 +1,115 @@
+"""PromptAlign (Hassan et al. 2023, arXiv:2311.01459): entropy, plus alignment of token statistics to the source.
+
+TPT's confident views F of the test image have token means and variances in each vision block; the source
+images, seen once offline, have theirs. Tune all MaPLe tensors p by one AdamW step on
+
+    L(p) = H( mean prediction over F )                                                             (TPT, eq. 3)
+         + weight / (to - from) * sum_l  1/2 mean|mu_l - mu^_l| + 1/2 mean|var_l - var^_l|        (eq. 5, as coded)
+
+mu_l, var_l: over the views, for each token position and channel of the input of block l. As in the released
+code l runs from `align_from` to `align_to` - 2, one block fewer than the divisor says, both terms are halved,
+and |.| is averaged over positions and channels; the poster's formula has none of the three (METHODS 5.8).
+"""
+
+from dataclasses import dataclass
+
+from ..losses import marginal_entropy, moment_alignment
+from ..prompts import CoupledPrompt
+from ..settings import require
+from ..statistics import SourceStatistics
+from .base import TestTimeMethod, register
+from .maple import MaPLe
+from .tpt import check_test_time
+
+
+@dataclass(frozen=True)
+class PromptAlignConfig:
+    """PromptAlign's configs; where a value is None, `fine_grained` sets it."""
+
+    fine_grained: bool = False            # the ten transfer sets: True; ImageNet's variants and PUG: False
+    entropy: bool = True                  # TPT's loss; off for the authors' ablation
+    weight: float = 100.0                 # W of the alignment; 0 = MaPLe + TPT
+    align_from: int = 0                   # first block whose input is aligned
+    align_to: int = 3                     # blocks align_from … align_to - 2: 0 and 1
+    n_ctx: int = 2                        # as the loaded MaPLe
+    depth: int = 3                        # as the loaded MaPLe (cross-dataset config)
+    init: str | None = "a photo of a"     # as the loaded MaPLe; gives the tail "of a"
+    n_views: int = 64                     # the image and 63 augmented views
+    selection: float = 0.1                # 6 of 64, the same ones for both losses
+    steps: int = 1                        # the tables'; the slides try up to 8
+    lr: float | None = None               # 4e-2, fine-grained 5e-4
+    weight_decay: float = 0.01            # torch's default, as in the code
+    augmix: bool = False                  # never
+    seed: int = 1                         # of the views; the code uses the seed of the weights
+    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
+
+    def __post_init__(self):
+        if self.lr is None:
+            object.__setattr__(self, "lr", 5e-4 if self.fine_grained else 4e-2)
+        check_test_time("promptalign", self)
+        require(self.weight >= 0, "promptalign", "weight", self.weight, "0 or more")
+        require(self.entropy or self.weight > 0, "promptalign", "entropy", False, "True where weight is 0")
+        require(self.align_from >= 0, "promptalign", "align_from", self.align_from, "0 or more")
+        require(self.align_to >= self.align_from + 2, "promptalign", "align_to", self.align_to,
+                "at least align_from + 2, since the last block of the range is left out")
+
+
+@register
+class PromptAlign(TestTimeMethod):
+    """Tune every MaPLe tensor on the test image. Needs MaPLe's prompts and `statistics` of the source for them:
+    `load()` finds both, `prepare(source_set)` computes the statistics for other prompts."""
+
+    name, Config = "promptalign", PromptAlignConfig
+    accepts = ("maple",)
+    recipe = MaPLe.recipe
+
+    def __init__(self, clip, class_names, config=None, **settings):
+        self.statistics: SourceStatistics | None = None
+        super().__init__(clip, class_names, config, **settings)
+        require(self.config.align_to - 1 <= clip.vision_layers, "promptalign", "align_to", self.config.align_to,
+                f"at most {clip.vision_layers + 1}, this CLIP has {clip.vision_layers} vision blocks")
+
+    def make_learner(self):
+        c = self.config
+        return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
+
+    @property
+    def blocks(self):
+        """The blocks whose inputs are aligned."""
+        return tuple(range(self.config.align_from, self.config.align_to - 1))
+
+    def objective(self, chosen, params):
+        c, prompts = self.config, self.learner(params)
+        text = self.clip.encode_text(self.packed, prompts.text)                        # [B, C, D]
+        image, inputs = self.clip.encode_image(chosen, prompts.vision, self.blocks)    # [B, k, D]
+        entropy = marginal_entropy(self.clip.logit_scale * image @ text.mT)            # [B]
+        align = moment_alignment([inputs[k] for k in self.blocks],
+                                 [self.statistics.means[k] for k in self.blocks],
+                                 [self.statistics.variances[k] for k in self.blocks])  # [B]
+        loss = c.entropy * entropy + c.weight / (c.align_to - c.align_from) * align
+        return {"loss": loss, "entropy": entropy, "align": align}
+
+    def adapt(self, views):
+        if self.statistics is None:
+            raise ValueError("promptalign has no source statistics for these prompts; method.prepare(source_set) "
+                             "computes them, method.statistics = SourceStatistics.load(path) reads them")
+        return super().adapt(views)
+
+    # ---- the source ----
+    def prepare(self, source_set, *, progress=True):
+        """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present prompts;
+        `method.statistics.save(path)` keeps them. Returns self."""
+        self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set, progress=progress)
+        return self
+
+    def fit(self, train_set, *, progress=True, **settings):
+        """Train the prompts as MaPLe does, then `prepare` with the same set."""
+        super().fit(train_set, progress=progress, **settings)
+        return self.prepare(train_set, progress=progress)
+
+    def load(self, path="auto", *, statistics=None, **choice):
+        """Read prompts, as `Method.load`, and their statistics: a file, or what is shipped for these prompts."""
+        super().load(path, **choice)
+        self.statistics = (SourceStatistics.load(statistics, self.clip, self.learner) if statistics is not None
+                           else SourceStatistics.shipped(self.clip, self.learner))
+        return self
