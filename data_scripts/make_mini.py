@@ -100,12 +100,12 @@ def read_all(cache: Path):
 
 
 def tidy(image: np.ndarray, medium: str) -> np.ndarray:
-    """Drop what nobody sees but WebP pays for: colour under transparent pixels, all colour of black ink, the lowest two bits of the rest."""
+    """Drop what nobody sees but WebP pays for: colour under transparent pixels, all colour of black ink, the lowest three bits of the rest."""
     def quantised(x, levels):
         return (x.astype(np.float32) / 255 * levels).round() * 255 / levels
 
-    ink = quantised(image[..., 3:], 31)
-    colour = np.zeros_like(ink).repeat(3, -1) if medium == "mono" else quantised(image[..., :3], 63) * (ink > 0)
+    ink = quantised(image[..., 3:], 15 if medium == "mono" else 31)
+    colour = np.zeros_like(ink).repeat(3, -1) if medium == "mono" else quantised(image[..., :3], 31) * (ink > 0)
     return np.concatenate([colour, ink], -1).round().astype(np.uint8)
 
 
@@ -121,7 +121,7 @@ def write(sets, have, out: Path) -> None:
     for s in styles:
         missing = [i for i, (_, e) in enumerate(classes) if e.hexcode not in have[s.name]]
         sheet([tidy(have[s.name].get(e.hexcode, blank), s.medium) for _, e in classes]).save(
-            out / f"{s.name}.webp", lossless=True, quality=100, method=6)
+            out / f"{s.name}.webp", lossless=True, quality=100, method=4)
         index["styles"].append({"name": s.name, "family": s.family, "role": s.role, "medium": s.medium, "licence": s.licence,
                                 "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing})
     (out / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n")

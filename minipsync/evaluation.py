@@ -102,17 +102,20 @@ def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:
 
 def describe_run(method, data, ids, labels, seed) -> dict:
     """Everything that a prediction depends on, in words and hashes; what records are keyed by."""
+    from . import __version__                             # not there yet while the package is imported
     config, clip = getattr(method, "config", None), getattr(method, "clip", None)
-    state = method.state_dict() if hasattr(method, "state_dict") else {}
-    weights = [part for name, tensor in sorted(state.items())
-               for part in (name, tensor.detach().float().cpu().numpy().tobytes())]
+    prompts = method.state_dict() if hasattr(method, "state_dict") else {}
+    # statistics and prototypes of the source: attributes that name their tensors in `tensors`
+    source = {f"{part}.{name}": getattr(value, name) for part, value in vars(method).items()
+              for name in getattr(value, "tensors", ())}
     images = sorted(f"{i} {label}" for i, label in zip(ids, labels, strict=True))
     return {"method": _name(method), "dataset": str(data.name), "seed": int(seed),
             "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
-            "prompts": _hash(weights), "extra": getattr(method, "fingerprint", None),
+            "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
+            "extra": getattr(method, "fingerprint", None), "version": __version__,
             "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
             "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
-            "images": f"{len(images)}, {_hash(images)}"}
+            "images": f"{len(images)}, {_hash([*images, getattr(data, 'fingerprint', '')])}"}
 
 
 # ---- parts -------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def _bar(total, name, progress):
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     file = _NotebookLine() if progress and hasattr(shell, "kernel") else None
     return tqdm(total=total, desc=name, unit="image", disable=not progress, mininterval=0.5, ncols=100,
-                file=file)
+                file=file, ascii=False if file else None)
 
 
 def _check(method, data, limit, batch_size, seed):
@@ -237,6 +240,11 @@ def _name(method) -> str:
 
 def _short(x) -> float:
     return float(f"{float(x):.6g}") + 0.0                 # what the CSV keeps; in memory the same; never -0.0
+
+
+def _hash_tensors(tensors) -> str:
+    return _hash(part for name, tensor in sorted(tensors.items())
+                 for part in (name, tensor.detach().float().cpu().numpy().tobytes()))
 
 
 def _hash(parts) -> str:

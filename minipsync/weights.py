@@ -1,6 +1,7 @@
 """From files, hub and tensors to an open_clip model in float32; and the file format of the mini CLIP."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict | None]:
             state = {k: file.get_tensor(k) for k in file.keys()}
         return state, json.loads(metadata["config"]) if metadata.get("format") == MINI_FORMAT else None
     try:
-        return torch.jit.load(path, map_location="cpu").state_dict(), None  # OpenAI's .pt files
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.load", category=FutureWarning)
+            return torch.jit.load(path, map_location="cpu").state_dict(), None  # OpenAI's .pt files
     except RuntimeError:
         state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)

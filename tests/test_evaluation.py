@@ -195,6 +195,10 @@ def test_runs_are_never_mixed(tmp_path):
     trained.state_dict = lambda: {"ctx": torch.ones(3)}
     with pytest.raises(ValueError, match="prompts is"):
         evaluate(trained, data, limit=4, records=path, progress=False)
+    trained = Guess()
+    trained.statistics = type("Statistics", (), {"tensors": ("means",), "means": torch.zeros(2)})()
+    with pytest.raises(ValueError, match="source is"):
+        evaluate(trained, data, limit=4, records=path, progress=False)
     before = path.read_bytes()
     (tmp_path / "a.run.json").unlink()
     with pytest.raises(ValueError, match="another run: its key is not"):

@@ -9,6 +9,7 @@ from .maple import MaPLe
 from .ivlp import IVLP
 from .tpt import TPT
 from .maple_tpt import MaPLeTPT
+from .promptalign import PromptAlign
 
 __all__ = ["IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method",
-           "TestTimeMethod", "ZeroShot", "build", "register"]
+           "PromptAlign", "TestTimeMethod", "ZeroShot", "build", "register"]

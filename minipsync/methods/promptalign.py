@@ -1,10 +1,10 @@
-"""PromptAlign (Hassan et al. 2023, arXiv:2311.01459): entropy, plus alignment of token statistics to the source.
+"""PromptAlign (Hassan et al. 2023, arXiv:2311.01459): entropy, plus alignment of token moments to the source.
 
 TPT's confident views F of the test image have token means and variances in each vision block; the source
 images, seen once offline, have theirs. Tune all MaPLe tensors p by one AdamW step on
 
-    L(p) = H( mean prediction over F )                                                             (TPT, eq. 3)
-         + weight / (to - from) * sum_l  1/2 mean|mu_l - mu^_l| + 1/2 mean|var_l - var^_l|        (eq. 5, as coded)
+    L(p) = H( mean prediction over F )                                                       (TPT, eq. 3)
+         + weight / (to - from) * sum_l  1/2 mean|mu_l - mu^_l| + 1/2 mean|var_l - var^_l|   (eq. 5, as coded)
 
 mu_l, var_l: over the views, for each token position and channel of the input of block l. As in the released
 code l runs from `align_from` to `align_to` - 2, one block fewer than the divisor says, both terms are halved,
@@ -56,8 +56,8 @@ class PromptAlignConfig:
 
 @register
 class PromptAlign(TestTimeMethod):
-    """Tune every MaPLe tensor on the test image. Needs MaPLe's prompts and `statistics` of the source for them:
-    `load()` finds both, `prepare(source_set)` computes the statistics for other prompts."""
+    """Tune every MaPLe tensor on the test image. Needs MaPLe's prompts and `statistics` of the source for
+    them: `load()` finds both, `prepare(source_set)` computes the statistics for other prompts."""
 
     name, Config = "promptalign", PromptAlignConfig
     accepts = ("maple",)
@@ -66,8 +66,9 @@ class PromptAlign(TestTimeMethod):
     def __init__(self, clip, class_names, config=None, **settings):
         self.statistics: SourceStatistics | None = None
         super().__init__(clip, class_names, config, **settings)
-        require(self.config.align_to - 1 <= clip.vision_layers, "promptalign", "align_to", self.config.align_to,
-                f"at most {clip.vision_layers + 1}, this CLIP has {clip.vision_layers} vision blocks")
+        top = clip.vision_layers + 1
+        require(self.config.align_to <= top, "promptalign", "align_to", self.config.align_to,
+                f"at most {top}, this CLIP has {top - 1} vision blocks")
 
     def make_learner(self):
         c = self.config
@@ -91,14 +92,14 @@ class PromptAlign(TestTimeMethod):
 
     def adapt(self, views):
         if self.statistics is None:
-            raise ValueError("promptalign has no source statistics for these prompts; method.prepare(source_set) "
-                             "computes them, method.statistics = SourceStatistics.load(path) reads them")
+            raise ValueError("promptalign has no source statistics for these prompts; method.prepare(source_set)"
+                             " computes them, method.statistics = SourceStatistics.load(path) reads them")
         return super().adapt(views)
 
     # ---- the source ----
     def prepare(self, source_set, *, progress=True):
-        """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present prompts;
-        `method.statistics.save(path)` keeps them. Returns self."""
+        """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present
+        prompts; `method.statistics.save(path)` keeps them. Returns self."""
         self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set, progress=progress)
         return self
 
@@ -108,8 +109,10 @@ class PromptAlign(TestTimeMethod):
         return self.prepare(train_set, progress=progress)
 
     def load(self, path="auto", *, statistics=None, **choice):
-        """Read prompts, as `Method.load`, and their statistics: a file, or what is shipped for these prompts."""
+        """Read prompts, as `Method.load`, and their statistics: a file, or those shipped for these prompts."""
         super().load(path, **choice)
-        self.statistics = (SourceStatistics.load(statistics, self.clip, self.learner) if statistics is not None
-                           else SourceStatistics.shipped(self.clip, self.learner))
+        if statistics is None:
+            self.statistics = SourceStatistics.shipped(self.clip, self.learner)
+        else:
+            self.statistics = SourceStatistics.load(statistics, self.clip, self.learner)
         return self
