@@ -43,7 +43,7 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
     progress:   show a bar
 
     `method` has name, config, class_names and predict(list of PIL images) -> logits [B, C]. If its
-    predictions depend on more than config, state_dict, class names and backbone, a string
+    predictions depend on more than config, state_dict, source statistics, classes and backbone, a string
     `method.fingerprint` stands for the rest. Images that cannot be read are left out with a warning, listed
     in `skipped`, and tried again the next time.
     """
@@ -102,7 +102,7 @@ def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:
 
 def describe_run(method, data, ids, labels, seed) -> dict:
     """Everything that a prediction depends on, in words and hashes; what records are keyed by."""
-    from . import __version__                             # not there yet while the package is imported
+    from . import __version__  # not there yet while the package is imported
     config, clip = getattr(method, "config", None), getattr(method, "clip", None)
     prompts = method.state_dict() if hasattr(method, "state_dict") else {}
     # statistics and prototypes of the source: attributes that name their tensors in `tensors`
