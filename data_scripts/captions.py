@@ -77,10 +77,11 @@ class Web:
         said = [*GENERIC, *COLOURS, *PATTERNS.values(), "a an the of on background , . blurry bad dark bright grainy good small tiny large big"]
         return [*said, *(w for group in (*MEDIA.values(), *PLACES.values()) for w in group), *(w for e in self.emoji for w in (e[1], *e[2]))]
 
-    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.1):
+    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.1, lines: float = 0.18):
         """-> pictures [2*pairs, 3, size, size] in [0, 1], captions (list), class indices [2*pairs] into `emoji`.
 
-        `pairs` classes, each twice, in two styles where it has them; `hardness` is the scenes'.
+        `pairs` classes, each twice, in two styles where it has them; `hardness` is the scenes', `lines` the share of colour drawings that
+        become line art.
         """
         picked = rng.choice(self.classes, pairs, replace=False, p=self.class_chance)
         keys = rng.exponential(size=(len(self.styles), pairs)) / np.maximum(self.style_weight[:, picked], 1e-9)
@@ -88,7 +89,7 @@ class Web:
         second = np.where(self.style_weight[order[1], picked] > 0, order[1], order[0])
         style, label = np.concatenate([order[0], second]), np.concatenate([picked, picked])
         drawings = torch.from_numpy(self.sheets[style, label]).permute(0, 3, 1, 2).float() / 255  # (N, 4, 64, 64)
-        drawings, mono, effect = self._filtered(rng, drawings, self.mono[style])
+        drawings, mono, effect = self._filtered(rng, drawings, self.mono[style], lines)
         scenes = sample(rng, mono, hardness)
         flip = rng.uniform(size=len(style)) < 0.5
         drawings[flip] = drawings[flip].flip(-1)
@@ -98,18 +99,21 @@ class Web:
                     for i in range(len(style))]
         return pictures, captions, label
 
-    def _filtered(self, rng, drawings, mono):
+    def _filtered(self, rng, drawings, mono, lines):
         """Change the medium of some colour drawings: line art, silhouette, grey, painting, other palettes."""
         n = len(drawings)
         effect = np.full(n, "", object)
         u = rng.uniform(size=n)
         colour = ~mono
-        for name, low, high in (("line art", 0, .18), ("silhouette", .18, .21), ("grey", .21, .28), ("painting", .28, .33)):
+        for name, low, high in (("line art", .38, .38 + lines), ("silhouette", .18, .21), ("grey", .21, .28), ("painting", .28, .33)):
             effect[colour & (u >= low) & (u < high)] = name
         effect[(u >= .33) & (u < .38)] = "pixels"
         rows = np.flatnonzero(effect == "line art")
         if len(rows):
             drawings[rows] = line_art(drawings[rows], torch.from_numpy(rng.uniform(0.5, 1.6, len(rows))).float())
+        bold = np.flatnonzero((mono | (effect == "line art")) & (rng.uniform(size=n) < 0.3))
+        if len(bold):                                                                          # a broader pen
+            drawings[bold, 3:] = F.max_pool2d(drawings[bold, 3:], 3, 1, 1)
         for i in np.flatnonzero(effect == "grey"):
             drawings[i, :3] = drawings[i, :3].mean(0, keepdim=True)
         rows = np.flatnonzero(effect == "painting")

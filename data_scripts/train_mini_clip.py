@@ -33,6 +33,7 @@ CONFIG = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
     "seed": 0,
 }
+MORE_LINES = 5400                                  # step from which a third of the colour drawings are turned into line art
 MONITORED = ("imagenet", "val", "v2", "sketch", "r")
 
 
@@ -175,7 +176,8 @@ def main() -> None:
         student.patch_keep = args.patch_keep if step < (1 - args.decay) * args.steps else 1.0
         for optimiser, factor in zip(optimisers, (2, 1), strict=True):
             optimiser.param_groups[0]["lr"] = factor * rate
-        pictures, captions, labels = web.batch(np.random.RandomState(args.seed * 1_000_003 % 2**31 + step), args.pairs, size, hardness=1.1 * min(1.0, 0.25 + step / 3000))
+        pictures, captions, labels = web.batch(np.random.RandomState(args.seed * 1_000_003 % 2**31 + step), args.pairs, size, hardness=1.1 * min(1.0, 0.25 + step / 3000),
+                                              lines=0.18 if step < MORE_LINES else 0.34)
         x = ((pictures - mean) / std).to(args.device)
         contrastive, auxiliary = student.loss(x, tokenizer(captions).to(args.device), torch.from_numpy(labels).to(args.device))
         student.zero_grad(set_to_none=True)

@@ -52,8 +52,8 @@ def take_views(x: Tensor, index: Tensor) -> Tensor:
 def mean_log_probability(logits: Tensor) -> Tensor:
     """log of the mean prediction over views, computed in log space. logits [..., V, C] -> [..., C].
 
-    logits - logsumexp(logits) and not the more exact log_softmax, as TPT's code: near zero entropy the gradient
-    is rounding error, Adam turns its sign into a full step, and the official numbers contain it.
+    logits - logsumexp(logits), as TPT's code, and not the more exact log_softmax: near zero entropy the
+    gradient is rounding error, Adam turns its sign into a full step, and the official numbers contain it.
     """
     logits = _full(logits)
     log_p = logits - logits.logsumexp(-1, keepdim=True)

@@ -149,6 +149,12 @@ class Mini:
         return Dataset(name, [self.index["classes"][r]["name"] for r in rows], [label[r] for _, _, r in images], [i for i, _, _ in images],
                        lambda i: self.picture(images[i][1], images[i][2], scene(*images[i][:2])), templates, split)
 
+    def settings(self, method: str) -> dict:
+        """What differs from the paper's settings of `method` on these small pictures: chosen on the validation domain `val` by
+        benchmarks/choose_settings.py, whose table is results/mini/settings.csv.  "maple.fit" names those of MaPLe's training."""
+        chosen = json.loads((ASSETS / "settings.json").read_text())
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.get(method, {}).items()}
+
     def clip(self, **settings):
         """The mini CLIP; settings go to `load_clip` (precision, device)."""
         from ..clip import load_clip                                  # here, so that pictures can be had without torch models

@@ -10,6 +10,7 @@ from .ivlp import IVLP
 from .tpt import TPT
 from .maple_tpt import MaPLeTPT
 from .promptalign import PromptAlign
+from .promptsync import PromptSync, PromptSyncStar
 
 __all__ = ["IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method",
-           "PromptAlign", "TestTimeMethod", "ZeroShot", "build", "register"]
+           "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "ZeroShot", "build", "register"]

@@ -201,7 +201,8 @@ class Adapted:
 class TestTimeMethod(Method):
     """A method that tunes its prompts on each test image (TPT, arXiv:2209.07511, sec. 3).
 
-    The config of a subclass has n_views, selection, steps, lr, weight_decay, augmix, seed and episodes."""
+    The config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, seed and
+    episodes."""
 
     __test__ = False                                 # the name begins with Test, but it is none of pytest's
     prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
@@ -290,7 +291,8 @@ class TestTimeMethod(Method):
     def make_views(self, image):
         """Model input [V,3,S,S] for one PIL image or tensor [3,S,S]; view 0 is the image itself."""
         c = self.config
-        return make_views(image, c.n_views, self.clip, augmix=c.augmix, seed=content_seed(image, c.seed))
+        return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
+                          seed=content_seed(image, c.seed))
 
     def default_episodes(self):
         """How many images to run at once: `episodes_in_memory` with the views that get a gradient."""

@@ -32,6 +32,7 @@ class MaPLeTPTConfig:
     steps: int = 1                        # both codes
     lr: float | None = None               # A 5e-3; B 4e-2, fine-grained 5e-4
     weight_decay: float = 0.01            # torch's default, as in both codes
+    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
     augmix: bool | None = None            # A on fine-grained sets; B never
     seed: int = 1                         # of the views; the codes use the seed of the weights
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory

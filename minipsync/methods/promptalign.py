@@ -39,6 +39,7 @@ class PromptAlignConfig:
     steps: int = 1                        # the tables'; the slides try up to 8
     lr: float | None = None               # 4e-2, fine-grained 5e-4
     weight_decay: float = 0.01            # torch's default, as in the code
+    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
     augmix: bool = False                  # never
     seed: int = 1                         # of the views; the code uses the seed of the weights
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory
@@ -92,8 +93,9 @@ class PromptAlign(TestTimeMethod):
 
     def adapt(self, views):
         if self.statistics is None:
-            raise ValueError("promptalign has no source statistics for these prompts; method.prepare(source_set)"
-                             " computes them, method.statistics = SourceStatistics.load(path) reads them")
+            raise ValueError("promptalign has no source statistics for these prompts; "
+                             "method.prepare(source_set) computes them, "
+                             "method.load(path, statistics=file) reads them")
         return super().adapt(views)
 
     # ---- the source ----
@@ -109,7 +111,7 @@ class PromptAlign(TestTimeMethod):
         return self.prepare(train_set, progress=progress)
 
     def load(self, path="auto", *, statistics=None, **choice):
-        """Read prompts, as `Method.load`, and their statistics: a file, or those shipped for these prompts."""
+        """Read prompts, as `Method.load`, and their statistics: a file, or those shipped for the prompts."""
         super().load(path, **choice)
         if statistics is None:
             self.statistics = SourceStatistics.shipped(self.clip, self.learner)

@@ -32,6 +32,7 @@ class TPTConfig:
     steps: int = 1                        # sec. 4; 0 = no tuning
     lr: float = 5e-3                      # AdamW (sec. 4)
     weight_decay: float = 0.01            # torch's default, as in the code
+    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
     augmix: bool = False                  # on for fine-grained sets, off for ImageNet and its variants
     seed: int = 0                         # of the views; the code's default
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory

@@ -1,0 +1,118 @@
+"""Choose what the papers leave open, or what 48-pixel pictures change, on the validation domain: `python -m benchmarks.choose_settings`.
+
+The mini benchmark's domain `val` (family noto-v1) is in no training set and in no table of results; no test domain is read here.  First
+MaPLe's epochs and rate, then, one group of settings after the other (a coordinate search from the papers' values), the test-time methods.
+Each trial is a row of results/mini/settings.csv: accuracy on --limit class-balanced images of `val`, its interval, and the mean log-likelihood
+that decides between trials: it moves before the accuracy of a few hundred images does.  Trials that are in the table already are not run again,
+so a killed search goes on; the chosen values go to minipsync/assets/mini/settings.json.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import minipsync as mp
+from minipsync.data.mini import ASSETS
+from minipsync.evaluation import balanced_order
+
+OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
+# method: groups of settings to try, in this order; the best of a group is kept while the next is searched
+GROUPS = {
+    "maple_tpt": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)]],
+    "promptalign": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)],
+                    [{"weight": v} for v in (10., 100., 300.)]],
+    "promptsync": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"background": b, "corruption": c} for b, c in
+                   ((0., 0.), (.25, .25), (.5, .5))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2)],
+                   [{"lambda_a": v} for v in (.3, 1., 3., 10.)], [{"lambda_d": v} for v in (.1, .3, 1., 3.)],
+                   [{"alpha": v} for v in (0., 1e-4, 1e-3, 1e-2)], [{"tau": v} for v in (None, .05, .2)], [{"classes_per_step": v} for v in (16, 48)]],
+}
+
+
+def score(method, data, rows, batch: int = 16) -> dict:
+    """Accuracy with a 95 % Wilson interval and mean log-likelihood of `method` on the images `rows`."""
+    from statsmodels.stats.proportion import proportion_confint
+    right, likelihood = 0, 0.0
+    for start in range(0, len(rows), batch):
+        items = [data[i] for i in rows[start:start + batch]]
+        labels = torch.tensor([label for _, label in items])
+        log_p = method.predict([image for image, _ in items]).log_softmax(1).cpu()
+        right += int((log_p.argmax(1) == labels).sum())
+        likelihood += float(log_p[torch.arange(len(labels)), labels].sum())
+    low, high = proportion_confint(right, len(rows), method="wilson")
+    return {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high, "log_likelihood": likelihood / len(rows)}
+
+
+class Table:
+    """results/mini/settings.csv: one row per trial, added as soon as it is known."""
+
+    def __init__(self, path: Path, backbone: str):
+        self.path, self.backbone = path, backbone
+        rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+        self.rows = [r for r in rows if r["backbone"] == backbone]            # trials on another mini CLIP count for nothing
+
+    def trial(self, method: str, settings: dict, n: int, run) -> dict:
+        key = json.dumps(settings, sort_keys=True)
+        for row in self.rows:
+            if (row["method"], row["settings"], row["n"]) == (method, key, n):
+                return row
+        self.rows.append({"method": method, "settings": key, "dataset": "val", "seed": 1, **run(), "backbone": self.backbone})
+        print(f"{method:12} {key}  accuracy {self.rows[-1]['accuracy']:.3f}  log-likelihood {self.rows[-1]['log_likelihood']:.3f}", flush=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(self.rows).round(4).to_csv(self.path, index=False)
+        return self.rows[-1]
+
+
+def keep(method: str, settings: dict) -> None:
+    file = ASSETS / "settings.json"
+    chosen = json.loads(file.read_text()) | {method: settings}
+    file.write_text(json.dumps(chosen, indent=1) + "\n")
+
+
+def choose_maple(bench, clip, data, rows, table: Table) -> None:
+    train = bench.dataset("imagenet", "train")
+    trials = [{"epochs": e, "lr": lr, "crop": c} for e, lr, c in ((2, .0026, (.08, 1.)), (5, .0026, (.08, 1.)), (5, .0026, (.5, 1.)),
+                                                                  (5, .01, (.5, 1.)), (5, .03, (.5, 1.)), (10, .01, (.5, 1.)))]
+
+    def run(settings):
+        return score(mp.build("maple", clip, train.class_names).fit(train, **settings), data, rows, 100)
+    best = max(trials, key=lambda s: table.trial("maple.fit", s, len(rows), lambda: run(s))["log_likelihood"])
+    keep("maple.fit", best)
+
+
+def choose(name: str, clip, data, rows, table: Table) -> None:
+    """Coordinate search over GROUPS[name], with the shipped MaPLe prompts."""
+    best: dict = {}
+
+    def run(settings):
+        return score(mp.build(name, clip, data.class_names, **settings).load(), data, rows)
+    for group in GROUPS[name]:
+        best = max(({**best, **s} for s in group), key=lambda s: table.trial(name, s, len(rows), lambda: run(s))["log_likelihood"])
+    keep(name, best)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("methods", nargs="*", default=["maple.fit", *GROUPS], help="what to choose, in this order")
+    p.add_argument("--limit", type=int, default=200)
+    args = p.parse_args()
+    bench = mp.benchmark("mini")
+    clip, data = bench.clip(), bench.dataset("val")
+    table = Table(OUT, clip.fingerprint)
+    ids = [data.image_id(i) for i in range(len(data))]
+    rows = np.array(balanced_order(ids, data.labels, args.limit)).tolist()
+    for name in args.methods:
+        if name == "maple.fit":
+            choose_maple(bench, clip, data, list(range(len(data))), table)
+        else:
+            choose(name, clip, data, rows, table)
+            if name == "promptsync":
+                keep("promptsync_star", json.loads((ASSETS / "settings.json").read_text())["promptsync"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
+
+from ..data import benchmark
+from ..prototypes import Prototypes, SourceSampler
+from ..training import few_shot
+from .base import TestTimeMethod
+
+
+class PrototypeMethod(TestTimeMethod):
+    """A test-time method that knows its source: `prototypes` of its classes, and `source`, a sampler of its
+    images. Both belong to the present prompts, and go when others are loaded."""
+
+    def __init__(self, clip, class_names, config=None, **settings):
+        super().__init__(clip, class_names, config, **settings)
+        self.use(None)
+
+    def use(self, prototypes, source_set=None):
+        """Take these prototypes, and draw source samples from `source_set` (without one L_D must be off)."""
+        self.prototypes = self.source = self.source_packed = self._constant = None
+        if prototypes is not None:
+            names = source_set.class_names if source_set is not None else None
+            if reason := prototypes.misfit(self.clip, self.learner, names):
+                raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
+            self.prototypes = prototypes.to(self.clip.device)
+            self.source_packed = self.learner.packing(prototypes.class_names).to(self.clip.device)
+        if source_set is not None:
+            self.source = SourceSampler(source_set, self.clip, self.config.view_config, self.config.cache_mb)
+        return self
+
+    def prepare(self, source_set, *, prototypes=None, progress=True):
+        """Compute the prototypes of `source_set`, at most `shots` images per class, under the present prompts
+        (or take given ones), and draw the samples of L_D from the same images. Returns self.
+
+        The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes."""
+        c = self.config
+        source_set = source_set.subset(few_shot(source_set.labels, c.shots, c.seed))
+        if prototypes is None:
+            prototypes = Prototypes.collect(
+                self.clip, self.learner, source_set, n_views=c.prototype_views, view_config=c.view_config,
+                relations=c.relations, n_variants=c.text_variants, seed=c.seed, progress=progress)
+        return self.use(prototypes, source_set)
+
+    def fit(self, train_set, *, progress=True, **settings):
+        """Train the prompts as MaPLe does, then `prepare` with the same set."""
+        super().fit(train_set, progress=progress, **settings)
+        return self.prepare(train_set, progress=progress)
+
+    def load(self, path="auto", *, source=None, prototypes=None, **choice):
+        """Read prompts, as `Method.load`, and what belongs to them.
+
+        prototypes: a file; None: those shipped for these prompts, or else computed from `source`.
+        source: the data set they are of; None: for the mini CLIP the one its prompts were trained on, from
+        the package, for others no set (then L_D must be off). Returns self."""
+        super().load(path, **choice)
+        self.use(None)
+        if prototypes is not None:
+            found = Prototypes.load(prototypes, self.clip, self.learner)
+        else:
+            found = Prototypes.shipped(self.clip, self.learner)
+        if source is None and self.clip.name == "mini" and self.trained_on:
+            source = benchmark("mini").dataset(self.trained_on, split="train")
+        return self.use(found) if source is None else self.prepare(source, prototypes=found)
+
+    def check_source(self):
+        """ValueError that says what is missing and how to get it."""
+        c = self.config
+        missing = (self.prototypes is None and (c.alignment or c.discrimination) and "source prototypes") or (
+            self.source is None and c.discrimination and "source images")
+        if missing:
+            raise ValueError(f"{self.name} has no {missing} for these prompts; method.prepare(source_set) "
+                             "makes them, with the set that the prompts were trained on")
+
+    def default_episodes(self):
+        c, batch = self.config, 0
+        if c.refresh == "image" and c.discrimination and self.prototypes is not None:
+            batch = (c.classes_per_step or len(self.prototypes.class_names)) * c.source_views
+        return self.episodes_in_memory(batch + max(1, int(c.n_views * c.selection)))
