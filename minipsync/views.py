@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -242,29 +243,54 @@ def _shipped_words() -> dict[str, dict]:
 
 @functools.cache
 def wordnet_words(name: str, wnid: str | None = None) -> dict[str, tuple[str, ...]]:
-    """WordNet words of a class name by relation, in WordNet's order; {} where it lacks the name.
+    """WordNet words of a class name by relation (see `sense_words`); {} where WordNet lacks the name.
 
     The shipped list answers first; other names need NLTK and its WordNet corpus, without which they get {}
     and one warning. wnid: a WordNet 3.0 noun such as "n02084071" (ImageNet's folder names), which fixes the
-    sense.
+    sense; ValueError if there is none.
     """
     if wnid is None and name.lower() in _shipped_words():
-        return {k: tuple(v) for k, v in _shipped_words()[name.lower()].items() if k in RELATIONS}
+        return {k: tuple(v) for k, v in _shipped_words()[name.lower()].items()}
     try:
         from nltk.corpus import wordnet
-        senses = ([wordnet.synset_from_pos_and_offset("n", int(wnid.lstrip("n")))] if wnid is not None
-                  else wordnet.synsets(name.replace(" ", "_"), pos="n"))
+        wordnet.ensure_loaded()
     except (ImportError, LookupError):
         warnings.warn("WordNet is not installed, so class names outside the shipped list have no text "
                       "variants; `python -m nltk.downloader wordnet` installs it", stacklevel=3)
         return {}
-    if not senses:
+    return sense_words(name, first_sense(wordnet, name) if wnid is None else _sense_of(wordnet, wnid))
+
+
+_ABUSE = re.compile(r"ethnic slur|\b(offensive|disparaging|derogatory|obscene)\b.*\b(terms?|names?|words)\b")
+
+
+def first_sense(wordnet, name: str):
+    """The first noun sense of `name` that is no term of abuse ("taco" has one), or None. wordnet: NLTK's."""
+    senses = wordnet.synsets(name.replace(" ", "_"), pos="n")
+    return next((sense for sense in senses if not _ABUSE.search(sense.definition())), None)
+
+
+def _sense_of(wordnet, wnid: str):
+    found = re.fullmatch(r"n(\d{8})", wnid)
+    sense = found and wordnet.synset_from_pos_and_offset("n", int(found[1]))       # None, and NLTK warns
+    if sense is None:
+        raise ValueError(f"wnid {wnid!r} is no noun of WordNet {wordnet.get_version()}; expected an id such "
+                         "as 'n02084071'")
+    return sense
+
+
+def sense_words(name: str, sense) -> dict[str, tuple[str, ...]]:
+    """Words of a sense (an NLTK synset, or None) by relation, without `name` itself; {} for None.
+
+    Synonyms and antonyms are in WordNet's order. Meronyms are parts, then substances, then members, the more
+    frequent first: NLTK keeps them in a set, whose order changes from one process to the next.
+    """
+    if sense is None:
         return {}
-    lemmas = senses[0].lemmas()
-    parts = [part for relation in ("part_meronyms", "substance_meronyms", "member_meronyms")
-             for part in getattr(senses[0], relation)()]
-    words = {"synonym": [lemma.name() for lemma in lemmas],
-             "meronym": [part.lemma_names()[0] for part in parts],
-             "antonym": [other.name() for lemma in lemmas for other in lemma.antonyms()]}
-    plain = {k: dict.fromkeys(w.replace("_", " ") for w in v) for k, v in words.items()}
+    same = sense.lemmas()
+    parts = [part.lemmas()[0] for parts in (sense.part_meronyms(), sense.substance_meronyms(),
+                                            sense.member_meronyms())
+             for part in sorted(parts, key=lambda part: (-part.lemmas()[0].count(), part.name()))]
+    words = {"synonym": same, "meronym": parts, "antonym": [w for lemma in same for w in lemma.antonyms()]}
+    plain = {k: dict.fromkeys(w.name().replace("_", " ") for w in v) for k, v in words.items()}
     return {k: tuple(w for w in v if w.lower() != name.lower()) for k, v in plain.items()}
