@@ -1,8 +1,8 @@
 """Pictures with captions that say what is in them: the "web" on which the mini CLIP is pre-trained.
 
-A caption names the class and, often, what only this picture shows: medium, size, quality, colour, place.  With pairs of the same class in
-different media in a batch, the name alone does not tell them apart, so the rest of the caption comes to matter: that is what makes the
-model promptable.
+A caption names the class and, often, what only this picture shows: medium, size, quality, colour, place.
+With pairs of the same class in different media in a batch, the name alone does not tell them apart, so the
+rest of the caption comes to matter: that is what makes the model promptable.
 """
 from __future__ import annotations
 
@@ -37,35 +37,47 @@ MEDIA = {                                             # how people would call wh
     "painting": ("painting", "watercolor", "work of art", "artwork"),
     "pixels": ("pixel art", "video game picture", "low resolution photo"),
 }
-PLACES = {"grass": ("on the grass", "in a meadow"), "beach": ("on the beach", "on the sand"), "sea": ("at sea", "on the water"),
-          "snow": ("in the snow",), "desert": ("in the desert",), "night": ("at night", "in the dark"), "sunset": ("at sunset",),
-          "room": ("in a room", "on a table"), "forest": ("in the forest", "in the woods"), "street": ("on the street", "in the city")}
-PATTERNS = {"stripes": "on a striped background", "checks": "on a checkered background", "dots": "on a dotted background",
-            "gradient": "on a gradient", "noise": "on a colorful background", "white": "on a white background"}
-COLOURS = {"red": (.85, .15, .15), "orange": (.95, .55, .1), "yellow": (.95, .85, .2), "green": (.25, .65, .25), "blue": (.2, .45, .85),
-           "purple": (.55, .25, .7), "pink": (.95, .55, .7), "brown": (.5, .32, .2), "gray": (.55, .55, .55), "black": (.1, .1, .1),
-           "white": (.95, .95, .95)}
+PLACES = {
+    "grass": ("on the grass", "in a meadow"), "beach": ("on the beach", "on the sand"),
+    "sea": ("at sea", "on the water"), "snow": ("in the snow",), "desert": ("in the desert",),
+    "night": ("at night", "in the dark"), "sunset": ("at sunset",), "room": ("in a room", "on a table"),
+    "forest": ("in the forest", "in the woods"), "street": ("on the street", "in the city"),
+}
+PATTERNS = {
+    "stripes": "on a striped background", "checks": "on a checkered background",
+    "dots": "on a dotted background", "gradient": "on a gradient", "noise": "on a colorful background",
+    "white": "on a white background",
+}
+COLOURS = {
+    "red": (.85, .15, .15), "orange": (.95, .55, .1), "yellow": (.95, .85, .2), "green": (.25, .65, .25),
+    "blue": (.2, .45, .85), "purple": (.55, .25, .7), "pink": (.95, .55, .7), "brown": (.5, .32, .2),
+    "gray": (.55, .55, .55), "black": (.1, .1, .1), "white": (.95, .95, .95),
+}
+OTHER_WORDS = "a an the of on background , . blurry bad dark bright grainy good small tiny large big"
 _SWATCHES = np.array(list(COLOURS.values()), np.float32)
 
 
 def colour_name(rgb: np.ndarray) -> str:
+    """The name in COLOURS that is nearest to `rgb` [3] in [0, 1]."""
     return list(COLOURS)[int(((_SWATCHES - rgb) ** 2).sum(1).argmin())]
 
 
 class Web:
     """Endless batches of (picture, caption, class) over the training families.
 
-    drawings: the npz file that `make_mini --drawings` writes.  `favoured`: class names that appear six times as often as others.
+    drawings: the npz file that `make_mini --drawings` writes.
+    favoured: class names that appear six times as often as others.
     """
 
     def __init__(self, drawings: str | Path, favoured: set[str]):
         with np.load(drawings) as z:
             self.emoji = json.loads(str(z["emoji"]))
             self.styles = [s for s in STYLES + ICON_SETS if s.role == "train"]
-            self.sheets = np.stack([z[s.name] for s in self.styles])                           # (styles, E, 64, 64, 4)
+            self.sheets = np.stack([z[s.name] for s in self.styles])                  # [styles, E, 64, 64, 4]
         self.mono = np.array([s.medium == "mono" for s in self.styles])
-        have = self.sheets[..., 3].any((2, 3))                                                 # (styles, E)
-        weight = np.where(np.isin([s.name for s in self.styles], [s.name for s in ICON_SETS]), 0.35, 1.0)
+        have = self.sheets[..., 3].any((2, 3))                                         # [styles, E]
+        icons = [s.name for s in ICON_SETS]
+        weight = np.where(np.isin([s.name for s in self.styles], icons), 0.35, 1.0)
         weight[[s.name == "noto-font" for s in self.styles].index(True)] = 1.5
         self.style_weight = have * weight[:, None]
         self.classes = np.flatnonzero(have.sum(0) >= 2)
@@ -74,45 +86,55 @@ class Web:
 
     def words(self) -> list[str]:
         """Texts that hold every word a caption can use."""
-        said = [*GENERIC, *COLOURS, *PATTERNS.values(), "a an the of on background , . blurry bad dark bright grainy good small tiny large big"]
-        return [*said, *(w for group in (*MEDIA.values(), *PLACES.values()) for w in group), *(w for e in self.emoji for w in (e[1], *e[2]))]
+        said = [*GENERIC, *COLOURS, *PATTERNS.values(), OTHER_WORDS]
+        groups = (*MEDIA.values(), *PLACES.values())
+        names = (w for e in self.emoji for w in (e[1], *e[2]))
+        return [*said, *(w for group in groups for w in group), *names]
 
-    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.1, lines: float = 0.18):
-        """-> pictures [2*pairs, 3, size, size] in [0, 1], captions (list), class indices [2*pairs] into `emoji`.
+    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.1,
+              lines: float = 0.18) -> tuple[torch.Tensor, list[str], np.ndarray]:
+        """Pictures [2*pairs, 3, size, size] in [0, 1], their captions, and classes [2*pairs] into `emoji`.
 
-        `pairs` classes, each twice, in two styles where it has them; `hardness` is the scenes', `lines` the share of colour drawings that
-        become line art.
+        `pairs` classes, each twice, in two styles where it has them; `hardness` is the scenes', `lines` the
+        share of colour drawings that become line art.
         """
         picked = rng.choice(self.classes, pairs, replace=False, p=self.class_chance)
-        keys = rng.exponential(size=(len(self.styles), pairs)) / np.maximum(self.style_weight[:, picked], 1e-9)
-        order = np.argsort(keys, axis=0)                                                       # weighted draw without replacement
+        wait = rng.exponential(size=(len(self.styles), pairs))
+        order = np.argsort(wait / np.maximum(self.style_weight[:, picked], 1e-9), axis=0)
+        # who waits least is drawn first: a weighted draw of styles without replacement
         second = np.where(self.style_weight[order[1], picked] > 0, order[1], order[0])
         style, label = np.concatenate([order[0], second]), np.concatenate([picked, picked])
-        drawings = torch.from_numpy(self.sheets[style, label]).permute(0, 3, 1, 2).float() / 255  # (N, 4, 64, 64)
-        drawings, mono, effect = self._filtered(rng, drawings, self.mono[style], lines)
+        drawings = torch.from_numpy(self.sheets[style, label]).permute(0, 3, 1, 2).float() / 255
+        drawings, mono, effect = self._filtered(rng, drawings, self.mono[style], lines)    # [N, 4, 64, 64]
         scenes = sample(rng, mono, hardness)
         flip = rng.uniform(size=len(style)) < 0.5
         drawings[flip] = drawings[flip].flip(-1)
         pictures, quality = self._finished(rng, render(drawings, mono, scenes, size), effect, size)
-        tint = (drawings[:, :3] * drawings[:, 3:]).sum((2, 3)) / drawings[:, 3:].sum((2, 3)).clamp_min(1)
-        captions = [self._caption(rng, label[i], self.styles[style[i]].name, effect[i], quality[i], scenes, i, mono[i], tint[i].numpy())
-                    for i in range(len(style))]
+        ink = drawings[:, 3:]
+        tint = (drawings[:, :3] * ink).sum((2, 3)) / ink.sum((2, 3)).clamp_min(1)         # [N, 3] mean colour
+        captions = [self._caption(rng, label[i], self.styles[style[i]].name, effect[i], quality[i],
+                                  scenes, i, mono[i], tint[i].numpy()) for i in range(len(style))]
         return pictures, captions, label
 
     def _filtered(self, rng, drawings, mono, lines):
-        """Change the medium of some colour drawings: line art, silhouette, grey, painting, other palettes."""
+        """Change the medium of some colour drawings: line art, silhouette, grey, painting, other palettes.
+
+        drawings [N, 4, 64, 64] are changed in place; returns them, mono [N] and the effects' names [N].
+        """
         n = len(drawings)
         effect = np.full(n, "", object)
         u = rng.uniform(size=n)
         colour = ~mono
-        for name, low, high in (("line art", .38, .38 + lines), ("silhouette", .18, .21), ("grey", .21, .28), ("painting", .28, .33)):
+        for name, low, high in (("line art", .38, .38 + lines), ("silhouette", .18, .21),
+                                ("grey", .21, .28), ("painting", .28, .33)):
             effect[colour & (u >= low) & (u < high)] = name
         effect[(u >= .33) & (u < .38)] = "pixels"
         rows = np.flatnonzero(effect == "line art")
         if len(rows):
-            drawings[rows] = line_art(drawings[rows], torch.from_numpy(rng.uniform(0.5, 1.6, len(rows))).float())
+            gain = torch.from_numpy(rng.uniform(0.5, 1.6, len(rows))).float()
+            drawings[rows] = line_art(drawings[rows], gain)
         bold = np.flatnonzero((mono | (effect == "line art")) & (rng.uniform(size=n) < 0.3))
-        if len(bold):                                                                          # a broader pen
+        if len(bold):                                                                  # a broader pen
             drawings[bold, 3:] = F.max_pool2d(drawings[bold, 3:], 3, 1, 1)
         for i in np.flatnonzero(effect == "grey"):
             drawings[i, :3] = drawings[i, :3].mean(0, keepdim=True)
@@ -124,11 +146,12 @@ class Web:
         for i in np.flatnonzero(palette):
             mix = np.eye(3) + rng.normal(0, .28, (3, 3))
             mix /= mix.sum(1, keepdims=True).clip(0.3)
-            drawings[i, :3] = torch.einsum("rc,chw->rhw", torch.from_numpy(mix).float(), drawings[i, :3]).clamp(0, 1)
+            mixed = torch.einsum("rc,chw->rhw", torch.from_numpy(mix).float(), drawings[i, :3])
+            drawings[i, :3] = mixed.clamp(0, 1)
         return drawings, mono | np.isin(effect, ("line art", "silhouette")), effect
 
     def _finished(self, rng, pictures, effect, size):
-        """Faults of the finished picture: blur, coarse pixels, random crop and squeeze."""
+        """Faults of finished pictures [N, 3, S, S]: blur, coarse pixels, crop, squeeze. Also quality [N]."""
         n = len(pictures)
         quality = np.full(n, "", object)
         u = rng.uniform(size=n)
@@ -138,8 +161,9 @@ class Web:
             pictures[i] = F.interpolate(small, (size, size), mode="nearest")[0]
         rows = np.flatnonzero(quality == "blurry")
         if len(rows):
-            pictures[rows] = F.avg_pool2d(F.avg_pool2d(pictures[rows], 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-        low = np.exp(rng.uniform(np.log(.5), 0, n))                                            # crop side, as a share of the picture
+            once = F.avg_pool2d(pictures[rows], 3, 1, 1, count_include_pad=False)
+            pictures[rows] = F.avg_pool2d(once, 3, 1, 1, count_include_pad=False)
+        low = np.exp(rng.uniform(np.log(.5), 0, n))                   # crop side, as a share of the picture
         low[rng.uniform(size=n) < 0.4] = 1.0
         aspect = np.exp(rng.uniform(-.2, .2, n))
         w, h = np.minimum(1, low * aspect), np.minimum(1, low / aspect)
@@ -147,9 +171,15 @@ class Web:
         theta[:, 0, 0], theta[:, 1, 1] = w, h
         theta[:, 0, 2], theta[:, 1, 2] = rng.uniform(-1, 1, n) * (1 - w), rng.uniform(-1, 1, n) * (1 - h)
         grid = F.affine_grid(torch.from_numpy(theta), (n, 3, size, size), align_corners=False)
-        return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False), quality
+        pictures = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection",
+                                 align_corners=False)
+        return pictures, quality
 
     def _caption(self, rng, label, style, effect, quality, s: Scenes, i, mono, tint) -> str:
+        """What one would say of picture i: some of medium, quality, size, colour and place beside the name.
+
+        Every draw from `rng` stands where it stood when the shipped CLIP was trained: keep their order.
+        """
         _, name, keywords, _, _ = self.emoji[label]
         u = rng.uniform(size=8)
         if u[0] < 0.10:
@@ -162,30 +192,50 @@ class Web:
         if quality:
             words.append(("blurry", "bad")[rng.randint(2)])
         elif u[2] < 0.25:
-            words += ["dark"] if s.brightness[i] < .85 else ["bright"] if s.brightness[i] > 1.18 else \
-                ["grainy"] if s.noise[i] > .03 else ["good"] if s.noise[i] < .01 else []
-        words = [*words, medium, "of", "the" if u[3] < 0.2 else "a"]
+            words += _condition(s, i)
+        words += [medium, "of", "the" if u[3] < 0.2 else "a"]
         if u[4] < 0.35:
-            words += [("small", "tiny")[rng.randint(2)]] if s.scale[i] < .62 else [("large", "big")[rng.randint(2)]] if s.scale[i] > .85 else []
+            if s.scale[i] < .62:
+                words.append(("small", "tiny")[rng.randint(2)])
+            elif s.scale[i] > .85:
+                words.append(("large", "big")[rng.randint(2)])
         if u[5] < 0.15 and not mono and effect in ("", "painting"):
             words.append(colour_name(tint))
         words.append(name)
         if u[6] < 0.4:
-            kind = BACKGROUNDS[s.background[i]]
-            if kind == "world" and not mono:
-                places = PLACES[list(WORLDS)[s.world[i]]]
-                words.append(places[rng.randint(len(places))])
-            elif kind == "plain":
-                words.append(f"on a {colour_name(s.colours[i, 0])} background")
-            elif kind in PATTERNS:
-                words.append(PATTERNS[kind])
+            words += _place(rng, s, i, mono)
         text = " ".join(words)
-        return ("the " if u[7] < 0.1 else "" if u[7] < 0.3 else "an " if text[0] in "aeio" else "a ") + text + ("." if rng.uniform() < 0.6 else "")
+        article = "the " if u[7] < 0.1 else "" if u[7] < 0.3 else "an " if text[0] in "aeio" else "a "
+        return article + text + ("." if rng.uniform() < 0.6 else "")
+
+
+def _condition(s: Scenes, i: int) -> list[str]:
+    """What light and noise of scene i say of the picture: at most one word."""
+    if s.brightness[i] < .85:
+        return ["dark"]
+    if s.brightness[i] > 1.18:
+        return ["bright"]
+    return ["grainy"] if s.noise[i] > .03 else ["good"] if s.noise[i] < .01 else []
+
+
+def _place(rng, s: Scenes, i: int, mono: bool) -> list[str]:
+    """What the background of scene i shows, if there is a word for it."""
+    kind = BACKGROUNDS[s.background[i]]
+    if kind == "world" and not mono:
+        places = PLACES[list(WORLDS)[s.world[i]]]
+        return [places[rng.randint(len(places))]]
+    if kind == "plain":
+        return [f"on a {colour_name(s.colours[i, 0])} background"]
+    return [PATTERNS[kind]] if kind in PATTERNS else []
 
 
 def line_art(drawings: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """Colour drawings [N, 4, H, W] -> ink where brightness, colour or outline change; `gain` [N] sets how dark lines get."""
-    flat = torch.cat([drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:], drawings[:, 3:]], 1)
+    """Colour drawings [N, 4, H, W] -> black ink [N, 4, H, W] where brightness, colour or outline change.
+
+    gain [N]: how dark the lines get.
+    """
+    alpha = drawings[:, 3:]
+    flat = torch.cat([drawings[:, :3] * alpha + 1 - alpha, alpha], 1)                 # on white paper
     flat = F.avg_pool2d(flat, 3, 1, 1, count_include_pad=False)
     dy = F.pad(flat[:, :, 2:] - flat[:, :, :-2], (0, 0, 1, 1))
     dx = F.pad(flat[..., 2:] - flat[..., :-2], (1, 1))
