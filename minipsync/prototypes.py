@@ -30,6 +30,16 @@ from .views import (
 PARTS = ("text", "vision", "cls")
 
 
+def rows_by_class(dataset) -> list[list[int]]:
+    """The images of every class. ValueError for a class without one."""
+    labels, names = np.asarray(dataset.labels), dataset.class_names
+    rows = [np.flatnonzero(labels == c).tolist() for c in range(len(names))]
+    if [] in rows:
+        raise ValueError(f"the source set has no image of {names[rows.index([])]!r}; every source class "
+                         "needs one: use dataset.of_classes(...) or a set with all classes")
+    return rows
+
+
 def image_prototypes(clip, images: Tensor, prompts: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
     """(features, h) of images [..., 3, S, S], each [..., D] and of unit length.
 
@@ -95,11 +105,7 @@ class Prototypes(FromSource):
         ValueError for a class without an image.
         """
         n_classes, prompts = len(dataset.class_names), learner()
-        counts = np.bincount(np.asarray(dataset.labels), minlength=n_classes)
-        if (counts == 0).any():
-            missing = dataset.class_names[int(np.argmin(counts))]
-            raise ValueError(f"the source set has no image of {missing!r}; every source class needs one: use "
-                             "dataset.of_classes(...) or a set with all classes")
+        counts = np.array([len(rows) for rows in rows_by_class(dataset)])
         sums = {part: torch.zeros(n_classes, clip.embed_dim, device=clip.device)
                 for part in ("vision", "cls")}
         group = max(1, batch_size // (1 + n_views))                                  # images per encoder call
@@ -151,8 +157,7 @@ class SourceSampler:
 
     def __init__(self, dataset, clip, view_config: ViewConfig = PROMPTSYNC_VIEWS, cache_mb: int = 512):
         self.dataset, self.clip, self.view_config = dataset, clip, view_config
-        labels = np.asarray(dataset.labels)
-        self.by_class = [np.flatnonzero(labels == c).tolist() for c in range(len(dataset.class_names))]
+        self.by_class = rows_by_class(dataset)
         self.cache: dict[int, Tensor] = {}
         self.room = cache_mb * 2**20
 

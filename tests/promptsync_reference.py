@@ -9,6 +9,7 @@ import copy
 
 import reference
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def unit(x):
@@ -31,15 +32,18 @@ def maple_prompts(theta):
 
 
 class Model:
-    """The CLIP in float64, and how theta becomes prompts."""
+    """The CLIP in float64, and how theta becomes prompts. Texts have `length` tokens; pads change nothing."""
 
-    def __init__(self, clip, tail="of a", prompts=maple_prompts):
-        self.model, self.tail, self.prompts = copy.deepcopy(clip.model).double(), tail, prompts
+    def __init__(self, clip, tail="of a", prompts=maple_prompts, length=16):
+        self.model, self.tail, self.prompts, self.length = copy.deepcopy(clip.model), tail, prompts, length
+        self.model.double().requires_grad_(False)
+        self.model.positional_embedding.data = self.model.positional_embedding.data[:length]
+        self.model.attn_mask = self.model.attn_mask[:length, :length]
         self.scale = self.model.logit_scale.exp()
 
     def text(self, theta, name):
         prompts = self.prompts(theta)[0]
-        ids, slots = reference.layout([name], prompts.shape[1], tail=self.tail)
+        ids, slots = reference.layout([name], prompts.shape[1], tail=self.tail, context_length=self.length)
         tokens = reference.text_tokens(self.model, ids, slots, prompts)[0]
         eot = ids[0].tolist().index(reference.EOT)
         return {"feature": unit(tokens[eot]), "text": unit(tokens[1:eot].mean(dim=0))}
@@ -107,33 +111,29 @@ def mean(vectors):
     return sum(vectors) / len(vectors)
 
 
-def nearest_source(model, theta, target_names, source_names):
-    """Index of the source class with the closest text feature, per target class."""
-    source = [model.text(theta, name)["feature"] for name in source_names]
-    return [max(range(len(source)), key=lambda c: float(model.text(theta, t)["feature"] @ source[c]))
-            for t in target_names]
-
-
-def view_losses(model, theta, views, target_names, source_names, p, s, nearest=None):
-    """(L_ent, L_A, F, weights) of the views of one image; `nearest` where s.outside is "nearest"."""
+def view_losses(model, theta, views, target_names, source_names, p, s):
+    """(L_ent, L_A, F, weights of the source classes) of the views of one image."""
     seen = [model.image(theta, v) for v in views]
     target = [model.text(theta, name) for name in target_names]
     source = [model.text(theta, name) for name in source_names]
     probabilities = [model.probabilities(x, target) for x in seen]
-    order = sorted(range(len(seen)), key=lambda i: float(entropy(probabilities[i])))
+    order = sorted(range(len(seen)), key=lambda i: entropy(probabilities[i]).item())
     kept = order[: max(1, int(len(seen) * s.selection))]
     l_ent = entropy(mean([probabilities[i] for i in kept]))
 
-    classes = source if s.outside == "source" else target
-    p_bar = mean([model.probabilities(seen[i], classes) for i in kept])
-    if not s.weights_gradient:
-        p_bar = p_bar.detach()
-    best = max(range(len(classes)), key=lambda c: float(p_bar[c]))
     weights = [torch.zeros((), dtype=torch.float64) for _ in source]
-    for c in range(len(classes)):
-        if s.weights == "all" or c == best:
-            to = c if s.outside == "source" else nearest[c]
-            weights[to] = weights[to] + p_bar[c]
+    if s.outside == "source":
+        weights = list(mean([model.probabilities(seen[i], source) for i in kept]))
+    else:
+        for t, weight in zip(target, mean([probabilities[i] for i in kept]), strict=True):
+            likeness = [(t["feature"] @ x["feature"]).item() for x in source]
+            nearest = likeness.index(max(likeness))
+            weights[nearest] = weights[nearest] + weight
+    if s.weights == "top1":
+        best = max(range(len(source)), key=lambda c: weights[c].item())
+        weights = [w if c == best else 0 * w for c, w in enumerate(weights)]
+    if not s.weights_gradient:
+        weights = [w.detach() for w in weights]
 
     l_a = 0.0
     for c in range(len(source)):
@@ -156,7 +156,7 @@ def gradient(loss, theta, tuned, graph=False):
     return {n: torch.zeros_like(theta[n]) if g is None else g for n, g in zip(tuned, grads, strict=True)}
 
 
-def one_step(model, theta, tuned, views, batch, target_names, source_names, p, s, nearest=None):
+def one_step(model, theta, tuned, views, batch, target_names, source_names, p, s):
     """Meta-train, meta-test, and the averaged gradient g; also theta'."""
     zero = {n: torch.zeros_like(theta[n]) for n in tuned}
     g_d = zero
@@ -167,7 +167,7 @@ def one_step(model, theta, tuned, views, batch, target_names, source_names, p, s
         moved[n] = theta[n] - s.alpha * g_d[n]
         if not s.second_order:
             moved[n] = moved[n].detach().requires_grad_()
-    l_ent, l_a, *_ = view_losses(model, moved, views, target_names, source_names, p, s, nearest)
+    l_ent, l_a, *_ = view_losses(model, moved, views, target_names, source_names, p, s)
     loss = 0.0
     if s.entropy:
         loss = loss + l_ent
@@ -183,28 +183,31 @@ def is_prompt(name):
     return not name.endswith((".weight", ".bias"))
 
 
-def tune(model, theta_0, views, batches, target_names, source_names, p, s):
-    """theta after n averaged steps and one update; batches: the source batch of each step. Also mean g."""
+def mean_gradient(model, theta_0, views, batches, target_names, source_names, p, s):
+    """The mean g of n steps by name; batches: the source batch of each step (None where L_D is off)."""
     start = {n: t.detach().double().clone() for n, t in theta_0.items()}
     tuned = [n for n in start if s.tune == "all" or is_prompt(n)]
-    nearest = nearest_source(model, start, target_names, source_names) if s.outside == "nearest" else None
-    if not s.steps:
-        return start, {}
     total = {n: torch.zeros_like(start[n]) for n in tuned}
     theta = {n: t.clone().requires_grad_() for n, t in start.items()}
     for batch in batches:
-        g, _ = one_step(model, theta, tuned, views, batch, target_names, source_names, p, s, nearest)
+        with sdpa_kernel(SDPBackend.MATH):                             # the others have no second derivative
+            g, _ = one_step(model, theta, tuned, views, batch, target_names, source_names, p, s)
         for n in tuned:
             total[n] += g[n] / s.steps
         if s.advance:
             theta = {n: (t - s.alpha * g[n] if n in g else t).detach().requires_grad_()
                      for n, t in theta.items()}
-    leaves = [start[n] for n in tuned]
-    for leaf, n in zip(leaves, tuned, strict=True):
-        leaf.grad = total[n]
+    return total
+
+
+def update(theta_0, g, s):
+    """theta after one optimiser update with gradients g."""
+    tuned = {n: t.detach().double().clone() for n, t in theta_0.items()}
+    for n in g:
+        tuned[n].grad = g[n].double()
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[s.optimizer]
-    kind(leaves, lr=s.lr, weight_decay=s.weight_decay).step()
-    return start, total
+    kind([tuned[n] for n in g], lr=s.lr, weight_decay=s.weight_decay).step()
+    return tuned
 
 
 def predict(model, theta, image, target_names):

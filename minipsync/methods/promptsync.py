@@ -21,7 +21,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
-from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import image_prototypes, source_samples, text_prototypes
 from ..views import content_seed, make_views
 from .base import Adapted, register
@@ -32,11 +31,12 @@ from .promptsync_source import PrototypeMethod
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
-def gradients(loss, theta, create_graph=False):
+def gradients(loss, theta, precision, create_graph=False):
     """Gradients by name of the episodes' losses [B] for their theta [B, ...]; 0 where one plays no part."""
-    found = torch.autograd.grad(loss.sum(), list(theta.values()), create_graph=create_graph,
+    scale = 1000.0 if precision == "fp16" else 1.0                         # as TestTimeMethod.tune
+    found = torch.autograd.grad(scale * loss.sum(), list(theta.values()), create_graph=create_graph,
                                 allow_unused=True, materialize_grads=True)
-    return dict(zip(theta, found, strict=True))
+    return {k: g / scale for k, g in zip(theta, found, strict=True)}
 
 
 def leaves(theta):
@@ -49,16 +49,6 @@ class PromptSync(PrototypeMethod):
     MaPLe's prompts and the source's prototypes and images: `load()`, or `prepare(source_set)`."""
 
     name, Config, recipe = "promptsync", PromptSyncConfig, MaPLe.recipe
-
-    @property
-    def accepts(self):
-        return ("maple" if self.config.coupled else "ivlp", "promptsync", "promptsync_star")
-
-    def make_learner(self):
-        c = self.config
-        if c.coupled:
-            return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
-        return IndependentPrompt(self.clip, c.n_ctx, c.depth, c.n_ctx, c.depth, c.init, seed=c.seed)
 
     def make_views(self, image):
         c = self.config
@@ -80,7 +70,7 @@ class PromptSync(PrototypeMethod):
                 moved = {k: p - c.alpha * g_d[k] for k, p in theta.items()}                    # theta'
                 moved = moved if c.second_order else leaves(moved)
                 losses, selected = self.meta_test(moved, views)
-                g_test = gradients(losses["loss"], theta if c.second_order else moved)
+                g_test = gradients(losses["loss"], theta if c.second_order else moved, self.clip.precision)
                 g = {k: (c.lambda_d * g_d[k].detach() + g_test[k]) / 2 for k in theta}
                 mean = {k: mean[k] + g[k] / c.steps for k in theta}
                 theta = leaves({k: p - c.alpha * g[k] for k, p in theta.items()}) if c.advance else theta
@@ -100,10 +90,9 @@ class PromptSync(PrototypeMethod):
             return {k: torch.zeros_like(p) for k, p in theta.items()}, {}
         if c.refresh == "image":
             return self.source_gradient(theta, [content_seed(v[0], c.seed) + step for v in views])
-        stamp = [p._version for p in self.parameters()]                    # once for the present prompts
-        if self._constant is None or self._constant[0] != stamp:
-            self._constant = stamp, *self.source_gradient(self.start(views[:1]), [c.seed])
-        return tuple({k: v.expand(n, *v.shape[1:]) for k, v in each.items()} for each in self._constant[1:])
+        if self._constant is None:                     # `use` forgets it, `check_source` guards the prompts
+            self._constant = self.source_gradient(self.start(views[:1]), [c.seed])
+        return tuple({k: v.expand(n, *v.shape[1:]) for k, v in each.items()} for each in self._constant)
 
     def source_gradient(self, theta, seeds):
         """`meta_train` with one source batch per seed, of `classes_per_step` classes."""
@@ -113,7 +102,8 @@ class PromptSync(PrototypeMethod):
                                                       self.prototypes, batch, c.parts)
         scale = 1 / c.tau if c.tau else self.clip.logit_scale
         loss = discrimination(samples, prototypes, weights, scale)                             # [B]
-        return gradients(loss, theta, create_graph=c.second_order), {"discrimination": loss.detach()}
+        g_d = gradients(loss, theta, self.clip.precision, create_graph=c.second_order)
+        return g_d, {"discrimination": loss.detach()}
 
     # ---- meta-test: L_ent + lambda_A L_A on the confident views ----
     def meta_test(self, theta, views):

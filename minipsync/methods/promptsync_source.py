@@ -1,6 +1,9 @@
 """The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
 
+import torch
+
 from ..data import benchmark
+from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import Prototypes, SourceSampler
 from ..training import few_shot
 from .base import TestTimeMethod
@@ -14,13 +17,32 @@ class PrototypeMethod(TestTimeMethod):
         super().__init__(clip, class_names, config, **settings)
         self.use(None)
 
+    @property
+    def accepts(self):
+        return ("maple" if self.config.coupled else "ivlp", "promptsync", "promptsync_star")
+
+    def make_learner(self):
+        c = self.config
+        if c.coupled:
+            return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
+        return IndependentPrompt(self.clip, c.n_ctx, c.depth, c.n_ctx, c.depth, c.init, seed=c.seed)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._made_for, self._constant = [fn(p) for p in self._made_for], None
+        if self.prototypes is not None:                          # method.to(device) takes the source along
+            self.prototypes.to(self.clip.device)
+            self.source_packed = self.source_packed.to(self.clip.device)
+        return self
+
     def use(self, prototypes, source_set=None):
         """Take these prototypes, and draw source samples from `source_set` (without one L_D must be off)."""
+        names = source_set.class_names if source_set is not None else None
+        if prototypes is not None and (reason := prototypes.misfit(self.clip, self.learner, names)):
+            raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
         self.prototypes = self.source = self.source_packed = self._constant = None
+        self._made_for = [p.detach().clone() for p in self.parameters()]
         if prototypes is not None:
-            names = source_set.class_names if source_set is not None else None
-            if reason := prototypes.misfit(self.clip, self.learner, names):
-                raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
             self.prototypes = prototypes.to(self.clip.device)
             self.source_packed = self.learner.packing(prototypes.class_names).to(self.clip.device)
         if source_set is not None:
@@ -62,16 +84,22 @@ class PrototypeMethod(TestTimeMethod):
         return self.use(found) if source is None else self.prepare(source, prototypes=found)
 
     def check_source(self):
-        """ValueError that says what is missing and how to get it."""
+        """ValueError that says what is missing or out of date, and how to get it."""
         c = self.config
-        missing = (self.prototypes is None and (c.alignment or c.discrimination) and "source prototypes") or (
-            self.source is None and c.discrimination and "source images")
-        if missing:
-            raise ValueError(f"{self.name} has no {missing} for these prompts; method.prepare(source_set) "
-                             "makes them, with the set that the prompts were trained on")
+        if not c.steps or not (c.alignment or c.discrimination):
+            return
+        mend = "method.prepare(source_set) computes them from the set that the prompts were trained on"
+        if self.prototypes is None:
+            raise ValueError(f"{self.name} has no source prototypes for these prompts; {mend}")
+        if not all(map(torch.equal, self._made_for, self.parameters())):
+            raise ValueError(f"{self.name}: the prompts are not those that the source prototypes were made "
+                             f"for, they have changed since; {mend}")
+        if self.source is None and c.discrimination:
+            raise ValueError(f"{self.name} has no source images, discrimination=True needs them; "
+                             "method.prepare(source_set, prototypes=method.prototypes) keeps the prototypes")
 
     def default_episodes(self):
         c, batch = self.config, 0
         if c.refresh == "image" and c.discrimination and self.prototypes is not None:
             batch = (c.classes_per_step or len(self.prototypes.class_names)) * c.source_views
-        return self.episodes_in_memory(batch + max(1, int(c.n_views * c.selection)))
+        return self.episodes_in_memory(batch + max(1, int((1 + c.n_views) * c.selection)))

@@ -1,0 +1,448 @@
+"""PromptSync equals the literal promptsync_reference.py, and does what METHODS 5.9 says of it."""
+
+import numpy as np
+import promptsync_reference as ref
+import pytest
+import torch
+from conftest import relative
+from PIL import Image
+
+from minipsync import views as views_module
+from minipsync.data.dataset import Dataset
+from minipsync.methods import build, promptsync
+from minipsync.prototypes import Prototypes, SourceSampler
+from minipsync.training import few_shot
+from minipsync.views import ViewConfig, content_seed, make_views
+
+SOURCE = ["goldfish", "great_white_shark", "hot dog", "t-shirt", "red fox"]
+TARGET = ["shark", "grey wolf", "sandwich", "poodle", "sweater", "tench"]
+WORDS = {"goldfish": {"synonym": ("carp",), "meronym": ("fins",)},            # ragged: the others stand alone
+         "hot dog": {"synonym": ("frankfurter bun",)}, "red fox": {"antonym": ("hound",)}}
+SMALL = {"n_views": 5, "selection": 0.4, "classes_per_step": 3, "source_views": 2, "text_variants": 2,
+         "prototype_views": 1, "shots": 2, "alpha": 0.05}
+ONLY = {"entropy": {"alignment": False, "discrimination": False},
+        "alignment": {"entropy": False, "discrimination": False},
+        "discrimination": {"entropy": False, "alignment": False}}
+
+
+@pytest.fixture(autouse=True)
+def words(monkeypatch):
+    """A WordNet of six words, the same on every machine."""
+    monkeypatch.setattr(views_module, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
+
+
+def picture(i, size=(44, 38)):
+    """A drawn PIL image."""
+    rng = np.random.RandomState(i)
+    coarse = Image.fromarray(rng.randint(0, 255, (5, 5, 3)).astype(np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+def source_set(per_class=3):
+    labels = np.tile(np.arange(len(SOURCE)), per_class)
+    return Dataset("drawn", SOURCE, labels, [f"{i}" for i in range(len(labels))],
+                   lambda i: picture(100 + i), split="train")
+
+
+def make(clip, names=SOURCE, kind="promptsync", **settings):
+    """A method with seeded prompts that are not at their start, not yet prepared."""
+    method = build(kind, clip, names, **SMALL | settings)
+    g = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, p in method.learner.named_parameters():
+            scale = 0.02 if "proj" in name else 0.2
+            p += scale * torch.randn(p.shape, generator=g)
+    return method
+
+
+def prepared(clip, names=SOURCE, kind="promptsync", **settings):
+    return make(clip, names, kind, **settings).prepare(source_set(), progress=False)
+
+
+def theta_of(method):
+    return {n: p.detach().double() for n, p in method.learner.named_parameters()}
+
+
+def independent_prompts(theta):
+    """The prompts that IVLP's tensors give: the first layer, then the deeper ones."""
+    layers = [[n for n in theta if "VPT" in n and tower in n] for tower in ("text_encoder", "image_encoder")]
+    return (torch.stack([theta["ctx"], *(theta[n] for n in sorted(layers[0]))]),
+            torch.stack([theta["image_encoder.VPT"], *(theta[n] for n in sorted(layers[1])[1:])]))
+
+
+@pytest.fixture(scope="session")
+def model(tiny_clip):
+    return ref.Model(tiny_clip)
+
+
+@pytest.fixture(scope="module")
+def expected_prototypes(tiny_clip, model):
+    """p of the source set by the reference, for the prompts of `make`."""
+    return reference_prototypes(tiny_clip, model, make(tiny_clip))      # its texts are given, so no WordNet
+
+
+def reference_prototypes(clip, model, method):
+    """p_c from the images that `prepare` keeps: 2 per class, itself and one augmentation of each."""
+    data, c = source_set(), method.config
+    images = [[] for _ in SOURCE]
+    for i in few_shot(data.labels, c.shots, c.seed):
+        image, label = data[i]
+        images[label] += make_views(image, 1 + c.prototype_views, clip, c.view_config,
+                                    seed=content_seed(image, c.seed))
+    assert [len(x) for x in images] == [4] * 5
+    return ref.prototypes(model, theta_of(method), images, texts())
+
+
+def texts():
+    """At most two per class: the name, and a synonym or what is added to the name."""
+    return [["goldfish", "carp"], ["great white shark"], ["hot dog", "frankfurter bun"], ["t-shirt"],
+            ["red fox", "red fox, not hound"]]
+
+
+def recorded(method, monkeypatch, optimizer="adamw"):
+    """(source batches, gradients): lists that fill as the method draws and updates."""
+    batches, grads = [], []
+    if method.source is not None:
+        draw = method.source.draw
+        monkeypatch.setattr(method.source, "draw", lambda *a: batches.append(draw(*a)) or batches[-1])
+    base = promptsync.OPTIMIZERS[optimizer]
+
+    class Recorder(base):
+        def step(self):
+            grads.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+            super().step()
+
+    monkeypatch.setitem(promptsync.OPTIMIZERS, optimizer, Recorder)
+    return batches, grads
+
+
+def reference_batch(batch, b=0):
+    """What the reference takes, of a recorded SourceBatch."""
+    return [(k, list(images), texts()[k]) for k, images in zip(batch.labels[b].tolist(), batch.views[b],
+                                                               strict=True)]
+
+
+# ---- library == reference ----
+CASES = {
+    "default": {},
+    **ONLY,
+    "entropy+alignment": {"discrimination": False},
+    "steps3": {"steps": 3},
+    "advance": {"steps": 2, "advance": True},
+    "second_order": {"second_order": True},
+    "second_order, 2 steps": {"second_order": True, "steps": 2, "advance": True},
+    "of the image": {"prototype_of": "image"},
+    "nearest": {"outside": "nearest"},
+    "nearest, top1": {"outside": "nearest", "weights": "top1"},
+    "top1": {"weights": "top1"},
+    "weights_gradient": {"weights_gradient": True, "outside": "nearest"},
+    "text": {"parts": ("text",)},
+    "vision": {"parts": ("vision",)},
+    "cls": {"parts": ("cls",)},
+    "cls, text": {"parts": ("cls", "text")},
+    "tau": {"tau": 0.2},
+    "weighted": {"lambda_a": 3.0, "lambda_d": 0.2},
+    "prompts": {"tune": "prompts"},
+    "sgd": {"optimizer": "sgd", "lr": 0.1},
+    "all classes": {"classes_per_step": 0},
+    "independent": {"coupled": False},
+    "shallow": {"depth": 1},
+    "star": {"kind": "promptsync_star", "steps": 2},
+}
+
+
+SWITCHES = set(CASES) - {"default", "sgd", "prompts", "independent", "shallow"}    # they change the gradient
+
+
+@pytest.fixture(scope="module")
+def default_gradient(tiny_clip):
+    """The gradient with the default settings, from an update by -1 times it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(views_module, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
+        method = prepared(tiny_clip, TARGET, optimizer="sgd", lr=1.0, weight_decay=0.0)
+        adapted = method.adapt(method.make_views(picture(1))[None])
+    return {n: p - adapted.params[n][0] for n, p in method.learner.named_parameters()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_reference(tiny_clip, model, expected_prototypes, default_gradient, monkeypatch, case):
+    method = prepared(tiny_clip, TARGET, **CASES[case])
+    c, theta_0, p = method.config, theta_of(method), expected_prototypes
+    if not c.coupled or c.depth != 3:                                        # other prompts, other prototypes
+        model = ref.Model(tiny_clip, prompts=ref.maple_prompts if c.coupled else independent_prompts)
+        p = reference_prototypes(tiny_clip, model, method)
+    batches, grads = recorded(method, monkeypatch, c.optimizer)
+    views = method.make_views(picture(1))
+    adapted = method.adapt(views[None])
+
+    used = [reference_batch(b) for b in batches] if c.discrimination else [None] * c.steps
+    used = used * c.steps if c.refresh == "once" else used
+    g = ref.mean_gradient(model, theta_0, views, used, TARGET, SOURCE, p, c)
+    assert len(used) == c.steps and list(adapted.params) == list(g)
+    ours = dict(zip(g, (x[0] for x in grads[0]), strict=True))
+    if case in SWITCHES:                                             # the case is not the default in disguise
+        assert all(relative(ours[name], default_gradient[name]) > 1e-3 for name in ("ctx", "proj.weight"))
+    floor = 1e-6 * max(x.norm() for x in g.values())
+    for name in g:
+        assert (ours[name] - g[name]).norm() < 1e-4 * g[name].norm() + floor, name
+    # AdamW turns the sign of a rounding error into a step, so the update is checked with our own gradient
+    tuned = ref.update(theta_0, ours, c)
+    for name in g:
+        assert relative(adapted.params[name][0], tuned[name]) < 1e-6, name
+    logits = method.logits(adapted.original, adapted.params)[0, 0]              # predict_views' last line
+    assert relative(logits, ref.predict(model, tuned, views[0], TARGET)) < 1e-5
+    whole = ref.predict(model, ref.update(theta_0, g, c), views[0], TARGET)
+    assert relative(logits, whole) < (1e-3 if c.optimizer == "adamw" else 1e-5)
+
+
+def test_losses_equal_reference(tiny_clip, model, expected_prototypes, monkeypatch):
+    """The values that are kept as history: L_D at theta_0, the others at theta'."""
+    method = prepared(tiny_clip, TARGET, steps=2)
+    batches, _ = recorded(method, monkeypatch)
+    views, theta, p = method.make_views(picture(2)), theta_of(method), expected_prototypes
+    adapted = method.adapt(views[None])
+    for step, batch in enumerate(batches):
+        at = {n: t.clone().requires_grad_() for n, t in theta.items()}
+        batch = reference_batch(batch)
+        l_d = ref.discrimination(model, at, batch, p, method.config)
+        _, moved = ref.one_step(model, at, list(at), views, batch, TARGET, SOURCE, p, method.config)
+        l_ent, l_a, kept, _ = ref.view_losses(model, moved, views, TARGET, SOURCE, p, method.config)
+        for name, want in (("discrimination", l_d), ("entropy", l_ent), ("alignment", l_a),
+                           ("loss", l_ent + l_a)):
+            assert adapted.history[name][step, 0].item() == pytest.approx(want.item(), rel=1e-5), name
+    assert adapted.selected[0].tolist() == kept
+    assert not torch.equal(batches[0].views, batches[1].views)                # drawn anew for every step
+
+
+def test_prototypes_equal_reference(tiny_clip, expected_prototypes):
+    method = prepared(tiny_clip)
+    assert method.prototypes.variants == texts() and method.prototypes.class_names == SOURCE
+    for part in ("text", "vision", "cls"):
+        want = torch.stack([p[part] for p in expected_prototypes])
+        assert relative(getattr(method.prototypes, part), want) < 1e-5
+        assert (want.norm(dim=1) < 1 + 1e-6).all()                             # means of unit vectors
+
+
+# ---- the reference's gradients against differences of its losses ----
+@pytest.mark.parametrize("second_order", [False, True])
+def test_gradients_by_finite_differences(tiny_clip, model, expected_prototypes, second_order):
+    """g . v against (J(theta + hv) - J(theta - hv)) / 2h along a random direction v in all tensors."""
+    method = prepared(tiny_clip, TARGET, second_order=second_order, weights_gradient=True)
+    views, theta = method.make_views(picture(1))[[0, 3, 5]], theta_of(method)
+    batch, s = reference_batch(method.source.draw([3], 3, 2)), method.config
+    names, p = list(theta), expected_prototypes
+
+    def step(at):
+        at = {n: t.clone().requires_grad_() for n, t in at.items()}
+        return ref.one_step(model, at, names, views, batch, TARGET, SOURCE, p, s)
+
+    def objective(at):
+        moved = step(at)[1] if second_order else {n: fixed[n] + at[n] - theta[n] for n in at}
+        with torch.no_grad():
+            l_ent, l_a, *_ = ref.view_losses(model, moved, views, TARGET, SOURCE, p, s)
+            l_d = ref.discrimination(model, at, batch, p, s)
+        return float(s.lambda_d * l_d + l_ent + s.lambda_a * l_a) / 2
+
+    with ref.sdpa_kernel(ref.SDPBackend.MATH):
+        g, fixed = step(theta)
+        generator, h = torch.Generator().manual_seed(1), 1e-5
+        v = {n: torch.randn(t.shape, generator=generator) * g[n].norm() for n, t in theta.items()}
+        ends = [objective({n: theta[n] + sign * h * v[n] for n in theta}) for sign in (1, -1)]
+        expected = float(sum((g[n] * v[n]).sum() for n in names))
+    assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(expected, rel=1e-5)
+
+
+# ---- each loss moves what it claims ----
+@pytest.mark.parametrize("loss", [*ONLY, "all"])
+def test_a_small_step_lowers_the_loss(tiny_clip, loss):
+    settings = ONLY.get(loss, {}) | {"optimizer": "sgd", "weight_decay": 0.0, "alpha": 0.0, "lr": 1e-3}
+    method = prepared(tiny_clip, TARGET, **settings)
+    views = torch.stack([method.make_views(picture(i)) for i in range(3)])
+    adapted = method.adapt(views)
+
+    def losses(theta):
+        tests, selected = method.meta_test({k: p.detach() for k, p in theta.items()}, views)
+        seeds = [content_seed(v[0], method.config.seed) for v in views]
+        tests |= method.source_gradient(promptsync.leaves(theta), seeds)[1]
+        return tests | {"all": tests["loss"] + tests["discrimination"]}, selected
+
+    with torch.enable_grad():
+        before, selected = losses(method.start(views))
+        after, still = losses(adapted.params)
+    assert torch.equal(selected, still)
+    assert (after[loss] < before[loss]).all()
+
+
+def test_entropy_alone_needs_no_source(tiny_clip):
+    """With L_ent alone and no meta-train step this is MaPLe + TPT on the same views (its gradient halved)."""
+    method = make(tiny_clip, TARGET, **ONLY["entropy"])
+    twin = build("maple_tpt", tiny_clip, TARGET, selection=0.4, lr=method.config.lr)
+    twin.learner.load_state_dict(method.learner.state_dict())
+    views = torch.stack([method.make_views(picture(i)) for i in range(2)])
+    assert relative(method.predict_views(views), twin.predict_views(views)) < 1e-3
+
+
+# ---- invariances ----
+@pytest.mark.parametrize("settings", [{"optimizer": "sgd", "lr": 0.1}, {"kind": "promptsync_star"},
+                                      {"optimizer": "sgd", "lr": 0.1, "second_order": True}],
+                         ids=["sgd", "star", "second_order"])
+def test_order_and_batches_of_images_do_not_matter(tiny_clip, settings):
+    pictures = [picture(i) for i in range(3)]
+    together = prepared(tiny_clip, TARGET, episodes=4, **settings)
+    single = prepared(tiny_clip, TARGET, episodes=1, **settings)
+    want = together.predict(pictures)
+    bound = 1e-5 if together.config.optimizer == "sgd" else 3e-3             # AdamW: signs of rounding errors
+    assert relative(single.predict(pictures), want) < bound
+    assert relative(together.predict(pictures[::-1]).flip(0), want) < bound
+    assert torch.equal(together.predict(pictures), want)                     # and nothing is left behind
+
+
+def test_order_of_target_classes_permutes_the_logits(tiny_clip):
+    method = prepared(tiny_clip, TARGET, optimizer="sgd", lr=0.1)
+    pictures = [picture(i) for i in range(2)]
+    want = method.predict(pictures)
+    assert relative(method.set_class_names(TARGET[::-1]).predict(pictures).flip(1), want) < 1e-5
+
+
+def test_no_steps_is_maple(tiny_clip):
+    method = make(tiny_clip, TARGET, steps=0)                                # nor does it need the source
+    maple = build("maple", tiny_clip, TARGET, depth=3)
+    maple.learner.load_state_dict(method.learner.state_dict())
+    pictures = [picture(i) for i in range(3)]
+    assert relative(method.predict(pictures), maple.predict(pictures)) < 1e-6
+
+
+def test_prompts_are_put_back(tiny_clip):
+    method = prepared(tiny_clip, TARGET, lr=0.1, steps=2, advance=True)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    method.predict(picture(1))
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    assert all(p.grad is None for p in method.parameters())
+    frozen = method.prototypes
+    assert not any(getattr(frozen, part).requires_grad for part in ("text", "vision", "cls"))
+
+
+# ---- the source batch ----
+def test_star_computes_its_constant_once(tiny_clip, monkeypatch):
+    method = prepared(tiny_clip, TARGET, "promptsync_star", steps=2)
+    batches, _ = recorded(method, monkeypatch)
+    method.predict([picture(0), picture(1)])
+    method.predict(picture(2))
+    assert len(batches) == 1 and len(batches[0].labels) == 1
+    full = prepared(tiny_clip, TARGET, steps=2)
+    theta = full.start(torch.zeros(1))
+    with torch.enable_grad():
+        g_d, _ = full.source_gradient(theta, [full.config.seed])
+    assert all(relative(method._constant[0][k], g_d[k]) < 1e-5 for k in g_d)
+    with torch.no_grad():
+        method.learner.ctx.neg_()
+    with pytest.raises(ValueError, match="have changed since; method.prepare"):
+        method.predict(picture(2))
+    constant = method._constant
+    method.prepare(source_set(), progress=False).predict(picture(2))
+    assert relative(method._constant[0]["ctx"], constant[0]["ctx"]) > 1e-3
+
+
+def test_full_draws_for_every_image_and_step(tiny_clip, monkeypatch):
+    method = prepared(tiny_clip, TARGET, steps=3, episodes=1)
+    batches, _ = recorded(method, monkeypatch)
+    method.predict([picture(0), picture(1)])
+    assert len({b.views.sum().item() for b in batches}) == len(batches) == 6
+
+
+def test_sampler_draws_views_of_its_classes(tiny_clip):
+    """Without augmentation but the flip, a view is an image of the class that the label names."""
+    data = source_set()
+    sampler = SourceSampler(data, tiny_clip, ViewConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0)))
+    square = Dataset(data.name, SOURCE, data.labels, data._ids, lambda i: picture(100 + i, (32, 32)))
+    sampler = SourceSampler(square, tiny_clip, sampler.view_config)
+    batch = sampler.draw([1, 2], 4, 3)
+    assert batch.views.shape == (2, 4, 3, 3, 32, 32) and batch.labels.shape == (2, 4)
+    for labels, views in zip(batch.labels.tolist(), batch.views, strict=True):
+        assert len(set(labels)) == 4
+        for label, of_class in zip(labels, views, strict=True):
+            images = tiny_clip.preprocess([square[i][0] for i in np.flatnonzero(data.labels == label)])
+            same = [[min(float((v - x).abs().max()), float((v - x.flip(-1)).abs().max())) < 1e-4
+                     for x in images] for v in of_class]
+            assert np.array(same).any(1).all() and np.array(same).any(0).sum() == 1     # all of one image
+    again = SourceSampler(square, tiny_clip, sampler.view_config, cache_mb=0)
+    assert torch.equal(again.draw([2], 4, 3).views[0], batch.views[1]) and not again.cache
+    assert sorted(sampler.draw([1], 0, 1).labels[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_prototypes_count_every_image_once(tiny_clip):
+    """Groups of any size give the same, and a class without images is named."""
+    method = make(tiny_clip)
+    some, others = (Prototypes.collect(tiny_clip, method.learner, source_set(), n_views=2, batch_size=size,
+                                       progress=False) for size in (4, 128))
+    assert relative(some.vision, others.vision) < 1e-5 and some.n_images == 15
+    for fails in (lambda data: method.prepare(data, progress=False),
+                  lambda data: method.use(some, data)):
+        with pytest.raises(ValueError, match="no image of 'hot dog'; every source class needs one"):
+            fails(source_set().subset([0, 1, 3, 4]))
+
+
+# ---- files and errors ----
+def test_fit_save_load(tiny_clip, tmp_path):
+    settings = {"optimizer": "sgd", "lr": 0.1}
+    method = build("promptsync", tiny_clip, SOURCE, **SMALL, **settings)
+    method.fit(source_set(), epochs=2, batch_size=8, progress=False)
+    assert method.prototypes.n_images == 10
+    method.prototypes.save(tmp_path / "prototypes.safetensors")
+    method.save(tmp_path / "prompts.safetensors")
+    again = build("promptsync", tiny_clip, SOURCE, **SMALL, **settings)
+    again.load(tmp_path / "prompts.safetensors", prototypes=tmp_path / "prototypes.safetensors",
+               source=source_set())
+    want = method.predict(picture(1))
+    assert torch.equal(again.predict(picture(1)), want)
+    assert relative(again.set_class_names(TARGET).predict(picture(1))[:, :5], want) > 0.1
+
+
+def test_missing_source(tiny_clip, tmp_path):
+    with pytest.raises(ValueError, match="promptsync has no source prototypes.*method.prepare.source_set."):
+        make(tiny_clip).predict(picture(0))
+    method = prepared(tiny_clip)
+    method.save(tmp_path / "prompts.safetensors")
+    method.use(method.prototypes)
+    with pytest.raises(ValueError, match="no source images, discrimination=True needs them; method.prepare"):
+        method.predict(picture(0))
+    alone = prepared(tiny_clip, discrimination=False)
+    alone.use(alone.prototypes).predict(picture(0))                          # L_A needs no images
+    alone.load(tmp_path / "prompts.safetensors")                             # prototypes go with the prompts
+    with pytest.raises(ValueError, match="no source prototypes"):
+        alone.predict(picture(0))
+
+
+def test_prototypes_of_something_else(tiny_clip, tmp_path):
+    method = prepared(tiny_clip)
+    path = method.prototypes.save(tmp_path / "prototypes.safetensors")
+    other = build("promptsync", tiny_clip, SOURCE, **SMALL)
+    with pytest.raises(ValueError, match="source prototypes of the prompts [0-9a-f]{16}, these are.*prepare"):
+        other.prepare(source_set(), prototypes=method.prototypes)
+    method.save(tmp_path / "prompts.safetensors")
+    with pytest.raises(ValueError, match="of other classes, 5: goldfish"):
+        method.prepare(source_set().of_classes([4, 3, 2, 1, 0]), prototypes=method.prototypes)
+    loaded = Prototypes.load(path, tiny_clip, method.learner, SOURCE)         # those it has are still there
+    assert torch.equal(loaded.text, method.prototypes.text) and loaded.variants == texts()
+    with pytest.raises(FileNotFoundError, match="nowhere.*method.prepare"):
+        method.load(tmp_path / "prompts.safetensors", prototypes=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"classes_per_step": 1}, "classes_per_step=1 does not fit; expected 2 or more, or 0"),
+    ({"lambda_a": -1.0}, "lambda_a=-1.0 does not fit; expected 0 or more"),
+    ({"source_views": 0}, "source_views=0 does not fit; expected 1 or more"),
+    ({"tau": 0.0}, "tau=0.0 does not fit; expected a positive number, or None"),
+    ({"parts": ("text", "image")}, "parts=.'text', 'image'. .*expected some of text, vision, cls"),
+    ({"parts": ()}, "parts=.. does not fit"),
+    ({"entropy": False, "alignment": False, "discrimination": False}, "nothing would be minimised"),
+    ({"weights": "best"}, "weights='best'.*'all', 'top1'"),
+    ({"outside": "target"}, "outside='target'.*'source', 'nearest'"),
+    ({"second_order": True, "refresh": "once"}, "g_D is a constant"),
+    ({"selection": 0.0}, "selection=0.0 does not fit; expected a share"),
+    ({"background": 2.0}, "background=2.0 does not fit"),
+    ({"n_view": 3}, "unknown setting 'n_view'. Did you mean 'n_views'"),
+])
+def test_wrong_settings(tiny_clip, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build("promptsync", tiny_clip, SOURCE, **settings)
