@@ -24,10 +24,15 @@ def _full(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _bounded(log_p: Tensor) -> Tensor:
+    """No log-probability of -inf: -inf * 0 would be nan in an entropy, and in its gradient."""
+    return log_p.clamp(min=torch.finfo(log_p.dtype).min)
+
+
 # --- entropy ------------------------------------------------------------------------------------------------
 def view_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of each view's prediction. logits [..., C] -> [...]."""
-    log_p = _full(logits).log_softmax(-1)
+    log_p = _bounded(_full(logits).log_softmax(-1))
     return -(log_p.exp() * log_p).sum(-1)
 
 
@@ -56,9 +61,8 @@ def mean_log_probability(logits: Tensor) -> Tensor:
     gradient is rounding error, Adam turns its sign into a full step, and the official numbers contain it.
     """
     logits = _full(logits)
-    log_p = logits - logits.logsumexp(-1, keepdim=True)
-    mean = log_p.logsumexp(-2) - math.log(logits.shape[-2])
-    return mean.clamp(min=torch.finfo(mean.dtype).min)     # -inf * 0 would be nan in the entropy
+    log_p = _bounded(logits - logits.logsumexp(-1, keepdim=True))
+    return log_p.logsumexp(-2) - math.log(logits.shape[-2])
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:

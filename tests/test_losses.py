@@ -150,6 +150,16 @@ def test_entropy_of_extreme_logits(scale):
         close(h, [entropy(mean_prediction(v)) for v in logits.tolist()], 1e-3 if scale > 100 else 1e-4)
 
 
+@pytest.mark.parametrize("lowest", [-torch.inf, -3e38])
+def test_an_impossible_class_counts_nothing(lowest):
+    logits = torch.cat([draw(B, V, C), torch.full((B, V, 1), lowest)], -1).float().requires_grad_()
+    h = marginal_entropy(logits)
+    torch.testing.assert_close(h, marginal_entropy(logits[..., :C]))
+    torch.testing.assert_close(view_entropy(logits), view_entropy(logits[..., :C]))
+    (gradient,) = torch.autograd.grad(h.sum(), logits)
+    assert gradient.isfinite().all() and not gradient[..., C].any()
+
+
 def test_a_step_down_the_entropy_makes_the_mean_prediction_surer():
     logits = draw(B, V, C, grad=True)
     h = marginal_entropy(logits)
@@ -362,10 +372,11 @@ def test_prototype_alignment_invariances():
     torch.testing.assert_close(alone, loss[1:])                                   # one episode = one loss
 
 
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_prototype_alignment_of_opposites_is_finite(sign):
-    _, p, p_bar = test_image(dtype=torch.float32)
-    h = {"cls": (sign * 1e4 * p["cls"][:1].expand(B, 1, D)).requires_grad_()}
+@pytest.mark.parametrize("length", [-1e4, -1.0, 0.0, 1e4])
+def test_prototype_alignment_is_finite(length):
+    """Also where h = -p (log 0) and where h is the zero vector (no angle)."""
+    p, p_bar = {"cls": torch.eye(C)}, torch.full((B, C), 1 / C)
+    h = {"cls": (length * torch.eye(C)[:B, None]).requires_grad_()}                               # (B, 1, C)
     loss = prototype_alignment(h, p, p_bar)
     loss.sum().backward()
     assert loss.isfinite().all() and h["cls"].grad.isfinite().all()
