@@ -322,6 +322,25 @@ def test_prompts_are_put_back(tiny_clip):
     assert not any(getattr(frozen, part).requires_grad for part in ("text", "vision", "cls"))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(tiny_clip, monkeypatch, precision):
+    """The gradient of float32, to the precision of the encoders; fp16 scales its losses, and back."""
+    settings = {"optimizer": "sgd", "lr": 1.0, "weight_decay": 0.0, "alpha": 1e-3}
+    method = prepared(tiny_clip, TARGET, **settings)
+    views = method.make_views(picture(1))[None]
+    theta, want = theta_of(method), method.adapt(views)
+    monkeypatch.setattr(tiny_clip, "precision", precision)
+    adapted = method.adapt(views)
+    assert relative(adapted.params["ctx"][0] - theta["ctx"], want.params["ctx"][0] - theta["ctx"]) < 0.2
+
+
+def test_moving_takes_the_source_along(tiny_clip):
+    method = prepared(tiny_clip, TARGET, "promptsync_star")
+    want = method.predict(picture(1))
+    assert method.to("cpu") is method and method._constant is None
+    assert torch.equal(method.predict(picture(1)), want)
+
+
 # ---- the source batch ----
 def test_star_computes_its_constant_once(tiny_clip, monkeypatch):
     method = prepared(tiny_clip, TARGET, "promptsync_star", steps=2)
