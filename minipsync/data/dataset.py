@@ -12,39 +12,50 @@ TEMPLATE = "a photo of a {}."
 class Dataset:
     """A labelled list of pictures.
 
-    name: the data set's name.  split: "train" or "test".  class_names: list of C names in label order.  labels: int array [n].
-    ids: n strings that name each picture for good.  read: index -> PIL image in RGB.
-    templates: sentences with one {}, the first is the one that the papers use for zero-shot CLIP on this data set.
+    name:        the data set's name.
+    split:       "train" or "test".
+    class_names: list of C names in label order.
+    labels:      int array [n], each 0 … C - 1.
+    ids:         n strings that name each picture for good.
+    read:        index -> PIL image in RGB.
+    templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
+
+    Raises ValueError for labels that do not fit the ids or the class names.
     """
 
-    def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str], read: Callable[[int], Image.Image],
-                 templates: Sequence[str] = (TEMPLATE,), split: str = "test"):
-        self.name, self.split, self.class_names, self.templates = name, split, list(class_names), list(templates)
+    def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
+                 read: Callable[[int], Image.Image], templates: Sequence[str] = (TEMPLATE,),
+                 split: str = "test"):
+        self.name, self.split = name, split
+        self.class_names, self.templates = list(class_names), list(templates)
         self.labels, self._ids, self._read = np.asarray(labels, dtype=np.int64), list(ids), read
-        if not len(self.labels) == len(self._ids):
-            raise ValueError(f"data set {name!r}: {len(self.labels)} labels but {len(self._ids)} images, expected one label for each image")
+        if len(self.labels) != len(self._ids):
+            raise ValueError(f"data set {name!r}: {len(self.labels)} labels but {len(self._ids)} images, "
+                             "expected one label for each image")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise ValueError(f"data set {name!r}: labels from {self.labels.min()} to {self.labels.max()}, expected 0 … "
-                             f"{len(self.class_names) - 1} for {len(self.class_names)} class names")
+            raise ValueError(f"data set {name!r}: labels from {self.labels.min()} to {self.labels.max()}, "
+                             f"expected 0 … {len(self.class_names) - 1} for "
+                             f"{len(self.class_names)} class names")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        i = range(len(self))[i]                                       # negative indices; IndexError past the end
+        i = range(len(self))[i]                                    # negative indices; IndexError past the end
         return self._read(i), int(self.labels[i])
 
     def image_id(self, i: int) -> str:
+        """The name of picture i, the same in every run and every subset."""
         return self._ids[i]
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The pictures `indices`, with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
-        return Dataset(self.name, self.class_names, self.labels[rows], [self._ids[i] for i in rows], lambda i: self._read(rows[i]),
-                       self.templates, self.split)
+        return Dataset(self.name, self.class_names, self.labels[rows], [self._ids[i] for i in rows],
+                       lambda i: self._read(rows[i]), self.templates, self.split)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
-        """Only the pictures of `classes`, relabelled 0 … in the given order (base and novel halves, METHODS 3.5)."""
+        """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""
         new = {int(c): i for i, c in enumerate(classes)}
         rows = [i for i, label in enumerate(self.labels) if int(label) in new]
         part = self.subset(rows)
@@ -53,4 +64,5 @@ class Dataset:
         return part
 
     def __repr__(self) -> str:
-        return f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, {len(self.class_names)} classes)"
+        return (f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, "
+                f"{len(self.class_names)} classes)")

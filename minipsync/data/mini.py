@@ -1,12 +1,13 @@
-"""The mini benchmark: emoji by independent hands, set in scenes.  One class, many artists; the shift between artists is the shift of
-ImageNet → V2 / Sketch / R, small enough for a laptop (DESIGN 4; data_scripts/make_mini.py makes the files).
+"""The mini benchmark: emoji by independent hands, set in scenes.
 
+One class, many artists; the shift between artists is the shift of ImageNet → V2 / Sketch / R, small enough
+for a laptop (DESIGN 4; data_scripts/make_mini.py makes the files).
 Training families and test families never mix: see `Mini.styles` (role "train", "validation", "test").
 """
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from zlib import crc32
 
@@ -20,23 +21,34 @@ from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
 SIZE = 64                                          # px, side of a picture
 SHOTS = 16                                         # training scenes per class
-TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")   # training families without twemoji
+# training families without twemoji
+TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")
 # data set: (styles, scenes per class and style, further templates)
-OOD = {"imagenet": (("twemoji",), 5, ("a flat icon of a {}.", "a sticker of a {}.")),
-       "v2": (("fluent-flat",), 5, ("a flat icon of a {}.", "an icon of a {}.")),
-       "sketch": (("openmoji-black",), 5, ("a sketch of a {}.", "a line drawing of a {}.", "a black and white drawing of a {}.")),
-       "r": (("fluent-3d", "fluent-contrast", "openmoji"), 2, ("a 3d rendering of a {}.", "a cartoon of a {}.", "a drawing of a {}.")),
-       "val": (("noto-v1",), 5, ("a cartoon of a {}.", "a picture of a {}."))}
-TRANSFER = {"animals": "animal", "plants": "plant", "dishes": "food", "vehicles": "vehicle", "sports": "game", "instruments": "tool",
-            "clothing": "garment", "fruit": "fruit", "faces": "face", "signs": "sign"}
+OOD = {
+    "imagenet": (("twemoji",), 5, ("a flat icon of a {}.", "a sticker of a {}.")),
+    "v2": (("fluent-flat",), 5, ("a flat icon of a {}.", "an icon of a {}.")),
+    "sketch": (("openmoji-black",), 5,
+               ("a sketch of a {}.", "a line drawing of a {}.", "a black and white drawing of a {}.")),
+    "r": (("fluent-3d", "fluent-contrast", "openmoji"), 2,
+          ("a 3d rendering of a {}.", "a cartoon of a {}.", "a drawing of a {}.")),
+    "val": (("noto-v1",), 5, ("a cartoon of a {}.", "a picture of a {}.")),
+}
+# transfer set: what its classes are a type of
+TRANSFER = {"animals": "animal", "plants": "plant", "dishes": "food", "vehicles": "vehicle", "sports": "game",
+            "instruments": "tool", "clothing": "garment", "fruit": "fruit", "faces": "face", "signs": "sign"}
 TRANSFER_STYLES = ("twemoji", "fluent-flat", "openmoji")
 LEVELS = 9                                         # steps of a PUG sweep
 PUG = {                                            # factor: (field of the scene, column or None, values)
-    "camera_yaw": ("camera", 0, np.linspace(-56, 56, LEVELS)), "camera_pitch": ("camera", 1, np.linspace(-56, 56, LEVELS)),
-    "camera_roll": ("camera", 2, np.linspace(-160, 160, LEVELS)), "object_yaw": ("yaw", None, np.linspace(-64, 64, LEVELS)),
-    "object_pitch": ("pitch", None, np.linspace(-64, 64, LEVELS)), "object_roll": ("roll", None, np.linspace(-160, 160, LEVELS)),
-    "object_scale": ("scale", None, np.geomspace(.14, .95, LEVELS)), "object_texture": ("texture", None, np.linspace(.2, 1, LEVELS)),
-    "scene_light": ("brightness", None, np.geomspace(.12, 3.2, LEVELS)), "worlds": ("world", None, np.arange(len(WORLDS))),
+    "camera_yaw": ("camera", 0, np.linspace(-56, 56, LEVELS)),
+    "camera_pitch": ("camera", 1, np.linspace(-56, 56, LEVELS)),
+    "camera_roll": ("camera", 2, np.linspace(-160, 160, LEVELS)),
+    "object_yaw": ("yaw", None, np.linspace(-64, 64, LEVELS)),
+    "object_pitch": ("pitch", None, np.linspace(-64, 64, LEVELS)),
+    "object_roll": ("roll", None, np.linspace(-160, 160, LEVELS)),
+    "object_scale": ("scale", None, np.geomspace(.14, .95, LEVELS)),
+    "object_texture": ("texture", None, np.linspace(.2, 1, LEVELS)),
+    "scene_light": ("brightness", None, np.geomspace(.12, 3.2, LEVELS)),
+    "worlds": ("world", None, np.arange(len(WORLDS))),
 }
 PUG_STYLE, PUG_CLASSES = "fluent-3d", slice(0, None, 4)
 NAMES = (*OOD, "a", *(f"pug_{factor}" for factor in PUG), *TRANSFER)
@@ -50,10 +62,12 @@ class Mini:
 
     @cached_property
     def index(self) -> dict:
+        """assets/mini/index.json: its classes in the order of the drawings, and its styles."""
         return json.loads((ASSETS / "index.json").read_text())
 
     @cached_property
     def styles(self) -> dict[str, dict]:
+        """Style name -> its family, role, medium, licence, file and missing classes."""
         return {s["name"]: s for s in self.index["styles"]}
 
     @cached_property
@@ -80,11 +94,17 @@ class Mini:
 
     def scene(self, key: str, style: str) -> Scenes:
         """The scene that belongs to an image id."""
-        return sample(np.random.RandomState(crc32(key.encode())), np.array([self.styles[style]["medium"] == "mono"]))
+        mono = np.array([self.styles[style]["medium"] == "mono"])
+        return sample(np.random.RandomState(crc32(key.encode())), mono)
 
-    def _list(self, name: str, split: str, rows: list[int], styles, scenes: int) -> list[tuple[str, str, int]]:
-        """(id, style, row) for every class, style and scene."""
-        return [(f"{name}/{split}/{self.index['classes'][row]['hexcode']}/{style}/{k}", style, row)
+    # ---- lists of pictures: (id, style, row); the id names data set, split, class, style and scene ----
+    def _image(self, name: str, split: str, row: int, style: str, k: int) -> tuple[str, str, int]:
+        return f"{name}/{split}/{self.index['classes'][row]['hexcode']}/{style}/{k}", style, row
+
+    def _list(self, name: str, split: str, rows: list[int], styles,
+              scenes: int) -> list[tuple[str, str, int]]:
+        """Every class, style and scene."""
+        return [self._image(name, split, row, style, k)
                 for row in rows for style in styles for k in range(scenes)]
 
     def _few_shot(self, name: str, rows: list[int]) -> list[tuple[str, str, int]]:
@@ -92,21 +112,22 @@ class Mini:
         found = []
         for row in rows:
             styles = [s for s in TRAIN if row not in self.styles[s]["missing"]]
-            found += [(f"{name}/train/{self.index['classes'][row]['hexcode']}/{styles[k % len(styles)]}/{k}", styles[k % len(styles)], row)
-                      for k in range(SHOTS)]
+            found += [self._image(name, "train", row, styles[k % len(styles)], k) for k in range(SHOTS)]
         return found
 
     def _hard(self) -> list[tuple[str, str, int]]:
+        """The scenes that data_scripts/make_hard.py chose for data set `a`."""
         row = {c["hexcode"]: i for i, c in enumerate(self.index["classes"])}
         ids = json.loads((ASSETS / "hard.json").read_text())["images"]
         return [(i, i.split("/")[3], row[i.split("/")[2]]) for i in ids]
 
     def _pug(self, factor: str) -> list[tuple[str, str, int]]:
-        return [(f"pug_{factor}/test/{self.index['classes'][row]['hexcode']}/{PUG_STYLE}/{k}", PUG_STYLE, row)
-                for row in self.rows("imagenet")[PUG_CLASSES] for k in range(len(PUG[factor][2]))]
+        """Every level of `factor`, class by class."""
+        rows, levels = self.rows("imagenet")[PUG_CLASSES], len(PUG[factor][2])
+        return self._list(f"pug_{factor}", "test", rows, (PUG_STYLE,), levels)
 
     def _pug_scene(self, factor: str, key: str, style: str) -> Scenes:
-        """An upright scene that only `factor` changes: the same for all levels of one class but for that factor."""
+        """An upright scene that only `factor` changes: all else is the same at every level of one class."""
         stem, _, level = key.rpartition("/")
         scene = sample(np.random.RandomState(crc32(stem.encode())), np.array([False]), hardness=0.25)
         field, column, values = PUG[factor]
@@ -120,15 +141,17 @@ class Mini:
     def dataset(self, name: str, split: str = "test") -> Dataset:
         """The data set `name`.
 
-        split: "test", or "train" for `imagenet` and the ten transfer sets (16 scenes per class by the training families).
-        Raises ValueError for an unknown name or split, with the list of good ones.
+        split: "test", or "train" for `imagenet` and the ten transfer sets (16 scenes per class by the
+        training families). Raises ValueError for an unknown name or split, with the list of good ones.
         """
         trainable = ("imagenet", *TRANSFER)
         if name not in NAMES:
-            raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: {', '.join(NAMES)}")
+            raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: "
+                             f"{', '.join(NAMES)}")
         if split not in ("train", "test") or split == "train" and name not in trainable:
             raise ValueError(f"data set {name!r} has no split {split!r}, expected 'test'"
-                             + (" or 'train'" if name in trainable else f"; 'train' exists for: {', '.join(trainable)}"))
+                             + (" or 'train'" if name in trainable
+                                else f"; 'train' exists for: {', '.join(trainable)}"))
         group = name if name in TRANSFER else "imagenet"
         rows, templates, scene = self.rows(group), [TEMPLATE], self.scene
         if split == "train":
@@ -144,18 +167,27 @@ class Mini:
         else:
             factor = name.removeprefix("pug_")
             rows, images = rows[PUG_CLASSES], self._pug(factor)
-            scene = lambda key, style: self._pug_scene(factor, key, style)                      # noqa: E731
+            scene = partial(self._pug_scene, factor)
         label = {row: i for i, row in enumerate(rows)}
-        return Dataset(name, [self.index["classes"][r]["name"] for r in rows], [label[r] for _, _, r in images], [i for i, _, _ in images],
-                       lambda i: self.picture(images[i][1], images[i][2], scene(*images[i][:2])), templates, split)
+
+        def read(i: int) -> Image.Image:
+            key, style, row = images[i]
+            return self.picture(style, row, scene(key, style))
+
+        return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
+                       [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
+                       split)
 
     def settings(self, method: str) -> dict:
-        """What differs from the paper's settings of `method` on these small pictures: chosen on the validation domain `val` by
-        benchmarks/choose_settings.py, whose table is results/mini/settings.csv.  "maple.fit" names those of MaPLe's training."""
+        """What differs from the paper's settings of `method` on these small pictures.
+
+        Chosen on the validation domain `val` by benchmarks/choose_settings.py, whose table is
+        results/mini/settings.csv. "maple.fit" names those of MaPLe's training; {} where nothing differs.
+        """
         chosen = json.loads((ASSETS / "settings.json").read_text())
         return {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.get(method, {}).items()}
 
     def clip(self, **settings):
         """The mini CLIP; settings go to `load_clip` (precision, device)."""
-        from ..clip import load_clip                                  # here, so that pictures can be had without torch models
+        from ..clip import load_clip  # here, so that pictures can be had without torch models
         return load_clip("mini", **settings)

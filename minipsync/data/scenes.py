@@ -1,7 +1,8 @@
-"""Scenes: a drawing, posed and lit in front of a background.  Everything is drawn from a seed and rendered in one batched call.
+"""Scenes: a drawing, posed and lit in front of a background, drawn from a seed, rendered in batches.
 
-An image of the mini benchmark is (drawing, scene seed), so a data set is a list of pairs and nobody stores pictures.  A `Scene` holds plain
-numbers in units of the picture (x, y in [-1, 1], y down), so it can be rendered at any size: 64 px for the data sets, 48 px in pre-training.
+An image of the mini benchmark is (drawing, scene seed), so a data set is a list of pairs and nobody stores
+pictures. `Scenes` hold plain numbers in units of the picture (x, y in [-1, 1], y down), so they can be
+rendered at any size: 64 px for the data sets, 48 px in pre-training.
 """
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-CAMERA = 3.0                                       # distance of the camera, in half picture widths: sets the strength of perspective
+CAMERA = 3.0              # distance of the camera, in half picture widths: sets the strength of perspective
 # Two-colour settings with a horizon ("worlds"): name -> (upper colour, lower colour), RGB in [0, 1].
 WORLDS = {
-    "grass": ((.62, .80, .95), (.45, .70, .30)), "beach": ((.55, .80, .95), (.93, .85, .62)), "sea": ((.70, .85, .97), (.16, .42, .68)),
-    "snow": ((.72, .80, .88), (.96, .97, .99)), "desert": ((.97, .86, .62), (.85, .62, .35)), "night": ((.05, .06, .18), (.12, .13, .22)),
-    "sunset": ((.98, .62, .38), (.45, .25, .42)), "room": ((.93, .90, .83), (.62, .45, .32)), "forest": ((.42, .58, .42), (.20, .33, .18)),
-    "street": ((.78, .80, .83), (.45, .45, .47)),
+    "grass": ((.62, .80, .95), (.45, .70, .30)), "beach": ((.55, .80, .95), (.93, .85, .62)),
+    "sea": ((.70, .85, .97), (.16, .42, .68)), "snow": ((.72, .80, .88), (.96, .97, .99)),
+    "desert": ((.97, .86, .62), (.85, .62, .35)), "night": ((.05, .06, .18), (.12, .13, .22)),
+    "sunset": ((.98, .62, .38), (.45, .25, .42)), "room": ((.93, .90, .83), (.62, .45, .32)),
+    "forest": ((.42, .58, .42), (.20, .33, .18)), "street": ((.78, .80, .83), (.45, .45, .47)),
 }
 BACKGROUNDS = ("white", "plain", "gradient", "noise", "stripes", "checks", "dots", "world")
 
@@ -26,6 +28,7 @@ BACKGROUNDS = ("white", "plain", "gradient", "noise", "stripes", "checks", "dots
 @dataclass
 class Scenes:
     """Parameters of N scenes: arrays of length N, angles in degrees."""
+
     roll: np.ndarray            # in-plane rotation of the object
     yaw: np.ndarray             # turn about the vertical axis
     pitch: np.ndarray           # turn about the horizontal axis
@@ -50,10 +53,12 @@ class Scenes:
         return len(self.roll)
 
     def __getitem__(self, rows) -> Scenes:
+        """The scenes `rows`: a list, slice or mask, not a single number."""
         return Scenes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @staticmethod
     def concatenate(parts: list[Scenes]) -> Scenes:
+        """The scenes of all `parts`, in their order."""
         return Scenes(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Scenes)})
 
 
@@ -82,37 +87,41 @@ def sample(rng: np.random.RandomState, mono: np.ndarray, hardness: float = 1.0) 
     ink[chalk] = 1 - ink[chalk]
     scale = np.exp(rng.uniform(np.log(1 - 0.32 * h), np.log(1.0), n)) * 0.95
     room = np.maximum(0.0, 1 - scale)
-    return Scenes(
-        roll=rng.normal(0, 8 * h, n), yaw=rng.normal(0, 14 * h, n), pitch=rng.normal(0, 10 * h, n), scale=scale,
-        x=rng.uniform(-1, 1, n) * room * h, y=rng.uniform(-1, 1, n) * room * h, background=kind, world=world, colours=colours.clip(0, 1),
-        phase=rng.uniform(size=(n, 3)), field=rng.uniform(size=(n, 3, 6, 6)), brightness=np.exp(rng.normal(0, .14 * h, n)),
-        contrast=np.exp(rng.normal(0, .14 * h, n)), light=np.stack([rng.uniform(0, 2 * np.pi, n), np.abs(rng.normal(0, .16 * h, n))], 1),
-        camera=np.zeros((n, 3)), texture=np.zeros(n), ink=ink, noise=np.abs(rng.normal(0, .015 * h, n)), seed=rng.randint(2**31 - 1, size=n))
+    return Scenes(                                                   # evaluated, so drawn, from top to bottom
+        roll=rng.normal(0, 8 * h, n), yaw=rng.normal(0, 14 * h, n), pitch=rng.normal(0, 10 * h, n),
+        scale=scale, x=rng.uniform(-1, 1, n) * room * h, y=rng.uniform(-1, 1, n) * room * h,
+        background=kind, world=world, colours=colours.clip(0, 1),
+        phase=rng.uniform(size=(n, 3)), field=rng.uniform(size=(n, 3, 6, 6)),
+        brightness=np.exp(rng.normal(0, .14 * h, n)), contrast=np.exp(rng.normal(0, .14 * h, n)),
+        light=np.stack([rng.uniform(0, 2 * np.pi, n), np.abs(rng.normal(0, .16 * h, n))], 1),
+        camera=np.zeros((n, 3)), texture=np.zeros(n), ink=ink,
+        noise=np.abs(rng.normal(0, .015 * h, n)), seed=rng.randint(2**31 - 1, size=n))
 
 
 def _homography(yaw, pitch, roll, scale, x, y) -> torch.Tensor:
     """[N, 3, 3] map from the drawing's plane (side 2, centred) to picture coordinates, by perspective."""
-    yaw, pitch, roll, scale, x, y = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (yaw, pitch, roll, scale, x, y))
+    yaw, pitch, roll, scale, x, y = (torch.as_tensor(np.asarray(v), dtype=torch.float64)
+                                     for v in (yaw, pitch, roll, scale, x, y))
     a, b, c = torch.deg2rad(yaw), torch.deg2rad(pitch), torch.deg2rad(roll)
     one, zero = torch.ones_like(a), torch.zeros_like(a)
 
     def matrix(*rows):
         return torch.stack([torch.stack(r, -1) for r in rows], -2)
+
     r = (matrix((c.cos(), -c.sin(), zero), (c.sin(), c.cos(), zero), (zero, zero, one))
          @ matrix((one, zero, zero), (zero, b.cos(), -b.sin()), (zero, b.sin(), b.cos()))
          @ matrix((a.cos(), zero, a.sin()), (zero, one, zero), (-a.sin(), zero, a.cos())))
     z = r[:, 2] * scale[:, None]
-    plane = matrix((r[:, 0, 0] * scale, r[:, 0, 1] * scale, x), (r[:, 1, 0] * scale, r[:, 1, 1] * scale, y),
-                   (z[:, 0] / CAMERA, z[:, 1] / CAMERA, one))
-    return plane                                                      # (N, 3, 3)
+    return matrix((r[:, 0, 0] * scale, r[:, 0, 1] * scale, x), (r[:, 1, 0] * scale, r[:, 1, 1] * scale, y),
+                  (z[:, 0] / CAMERA, z[:, 1] / CAMERA, one))
 
 
 def _grid(homography: torch.Tensor, size: int) -> torch.Tensor:
-    """Sampling grid [N, size, size, 2]: for each picture pixel its place in the plane that `homography` maps from."""
+    """Sampling grid [N, size, size, 2]: where each pixel lies in the plane that `homography` maps from."""
     steps = (torch.arange(size, dtype=torch.float64) + 0.5) * 2 / size - 1
     yy, xx = torch.meshgrid(steps, steps, indexing="ij")
-    points = torch.stack([xx, yy, torch.ones_like(xx)], -1).reshape(-1, 3)                     # (S*S, 3)
-    plane = points @ torch.linalg.inv(homography).mT                                           # (N, S*S, 3)
+    points = torch.stack([xx, yy, torch.ones_like(xx)], -1).reshape(-1, 3)             # [S*S, 3]
+    plane = points @ torch.linalg.inv(homography).mT                                   # [N, S*S, 3]
     return (plane[..., :2] / plane[..., 2:].clamp_min(1e-6)).reshape(-1, size, size, 2).float()
 
 
@@ -121,7 +130,7 @@ def _pattern(kind: str, s: Scenes, size: int) -> torch.Tensor:
     steps = (torch.arange(size, dtype=torch.float32) + 0.5) * 2 / size - 1
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     phase = torch.as_tensor(s.phase, dtype=torch.float32)[:, :, None, None]
-    angle, frequency, offset = 6.2832 * phase[:, 0], 4 + 8 * phase[:, 1], phase[:, 2]          # (N, 1, 1)
+    angle, frequency, offset = 6.2832 * phase[:, 0], 4 + 8 * phase[:, 1], phase[:, 2]  # [N, 1, 1]
     if kind == "world":
         return (16 * (y - 0.1 - 0.5 * offset)).sigmoid()[:, None]
     u = x * angle.cos() + y * angle.sin()
@@ -135,7 +144,10 @@ def _pattern(kind: str, s: Scenes, size: int) -> torch.Tensor:
 
 
 def backgrounds(s: Scenes, size: int) -> torch.Tensor:
-    """Backgrounds [N, 3, size, size] in [0, 1]: two colours mixed by a pattern, with soft noise in "noise" and "world"."""
+    """Backgrounds [N, 3, size, size] in [0, 1]: two colours mixed by a pattern, or by soft noise.
+
+    In "noise" the noise is the mix, channel by channel; in "world" a little of it is added.
+    """
     first, second = torch.as_tensor(s.colours, dtype=torch.float32)[..., None, None].unbind(1)
     out = first.repeat(1, 1, size, size)
     for code in np.unique(s.background):
@@ -145,48 +157,57 @@ def backgrounds(s: Scenes, size: int) -> torch.Tensor:
         rows = np.flatnonzero(s.background == code)
         a, b = first[rows], second[rows]
         if kind in ("noise", "world"):
-            field = F.interpolate(torch.as_tensor(s.field[rows], dtype=torch.float32), (size, size), mode="bicubic", align_corners=False)
-        if kind == "noise":
-            out[rows] = a + (b - a) * (2 * field - 1)
-        else:
-            out[rows] = a + (b - a) * _pattern(kind, s[rows], size) + (0.12 * (field - 0.5) if kind == "world" else 0)
+            field = F.interpolate(torch.as_tensor(s.field[rows], dtype=torch.float32), (size, size),
+                                  mode="bicubic", align_corners=False)                 # [n, 3, size, size]
+        mix = 2 * field - 1 if kind == "noise" else _pattern(kind, s[rows], size)
+        out[rows] = a + (b - a) * mix + (0.12 * (field - 0.5) if kind == "world" else 0)
     return out.clamp_(0, 1)
 
 
 def _posed(drawings: torch.Tensor, grid: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Premultiplied drawings [N, 4, D, D] sampled at `grid`, from a reduced copy where the object is small (no aliasing)."""
+    """Premultiplied drawings [N, 4, D, D] at `grid` [N, S, S, 2], without aliasing -> [N, 4, S, S].
+
+    A small object (`scale` [N]) is sampled from a reduced copy.
+    """
     size, full = grid.shape[1], drawings.shape[-1]
-    wanted = scale * size                                                                      # px the object covers
+    wanted = scale * size                                                              # px the object covers
     out = drawings.new_zeros(len(drawings), 4, size, size)
     levels = torch.tensor([full, full * 3 // 4, full // 2, full // 3])
     level = (wanted[:, None] * 1.15 < levels).sum(1).clamp(1, len(levels)) - 1
     level = torch.where(wanted * 1.15 >= full, 0, level)
     for k in level.unique().tolist():
         rows = level == k
-        source = drawings[rows] if k == 0 else F.interpolate(drawings[rows], (int(levels[k]),) * 2, mode="area")
-        out[rows] = F.grid_sample(source, grid[rows], mode="bilinear", padding_mode="zeros", align_corners=False)
+        source = drawings[rows]
+        if k > 0:
+            source = F.interpolate(source, (int(levels[k]),) * 2, mode="area")
+        out[rows] = F.grid_sample(source, grid[rows], mode="bilinear", padding_mode="zeros",
+                                  align_corners=False)
     return out
 
 
 def render(drawings: torch.Tensor, mono: np.ndarray, scenes: Scenes, size: int = 64) -> torch.Tensor:
     """Pictures [N, 3, size, size] in [0, 1].
 
-    drawings: [N, 4, D, D] RGBA in [0, 1], not premultiplied; mono: bool [N], replace the colour by the scene's ink.
+    drawings: [N, 4, D, D] RGBA in [0, 1], not premultiplied.
+    mono: bool [N], replace the colour by the scene's ink.
     """
     colour, alpha = drawings[:, :3], drawings[:, 3:]
     rows = torch.as_tensor(mono)
     if rows.any():
-        colour = torch.where(rows[:, None, None, None], torch.as_tensor(scenes.ink, dtype=torch.float32)[:, :, None, None], colour)
+        ink = torch.as_tensor(scenes.ink, dtype=torch.float32)[:, :, None, None]
+        colour = torch.where(rows[:, None, None, None], ink, colour)
     if scenes.texture.any():
         colour = _textured(colour, scenes)
-    grid = _grid(_homography(scenes.yaw, scenes.pitch, scenes.roll, scenes.scale, scenes.x, scenes.y), size)
-    posed = _posed(torch.cat([colour * alpha, alpha], 1), grid, torch.as_tensor(scenes.scale, dtype=torch.float32))
+    pose = _homography(scenes.yaw, scenes.pitch, scenes.roll, scenes.scale, scenes.x, scenes.y)
+    scale = torch.as_tensor(scenes.scale, dtype=torch.float32)
+    posed = _posed(torch.cat([colour * alpha, alpha], 1), _grid(pose, size), scale)
     picture = posed[:, :3] + (1 - posed[:, 3:]) * backgrounds(scenes, size)
     if scenes.camera.any():
         yaw, pitch, roll = scenes.camera.T
         one, zero = np.ones(len(scenes)), np.zeros(len(scenes))
         view = _grid(_homography(yaw, pitch, roll, one, zero, zero), size)
-        picture = F.grid_sample(picture, view, mode="bilinear", padding_mode="reflection", align_corners=False)
+        picture = F.grid_sample(picture, view, mode="bilinear", padding_mode="reflection",
+                                align_corners=False)
     return _lit(picture, scenes).clamp(0, 1)
 
 
@@ -196,7 +217,8 @@ def _textured(colour: torch.Tensor, s: Scenes) -> torch.Tensor:
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     frequency = torch.as_tensor(6 + 12 * s.phase[:, 1], dtype=torch.float32)[:, None, None]
     m = (6 * torch.sin(frequency * x) * torch.sin(frequency * y)).sigmoid()[:, None]
-    first, second = torch.as_tensor(np.stack([s.ink, 1 - s.ink], 1) * 0.8 + 0.1, dtype=torch.float32)[..., None, None].unbind(1)
+    colours = np.stack([s.ink, 1 - s.ink], 1) * 0.8 + 0.1                              # [N, 2, 3]
+    first, second = torch.as_tensor(colours, dtype=torch.float32)[..., None, None].unbind(1)
     tint = torch.as_tensor(s.field[:, :, 0, 0], dtype=torch.float32)[:, :, None, None]
     pattern = (first + (second - first) * m) * 0.5 + 0.5 * tint
     strength = torch.as_tensor(s.texture, dtype=torch.float32)[:, None, None, None]
@@ -205,7 +227,7 @@ def _textured(colour: torch.Tensor, s: Scenes) -> torch.Tensor:
 
 @cache
 def _grain() -> np.ndarray:
-    """One table of pixel noise [3, 256, 256]; a scene reads a window of it, at a place that its seed names."""
+    """One table of pixel noise [3, 256, 256]; a scene reads the window that its seed names."""
     return np.random.RandomState(0).standard_normal((3, 256, 256)).astype(np.float32)
 
 
@@ -213,11 +235,12 @@ def _lit(picture: torch.Tensor, s: Scenes) -> torch.Tensor:
     """Side light, brightness, contrast and pixel noise."""
     n, _, size, _ = picture.shape
     steps = torch.linspace(-1, 1, size)
-    direction, strength, brightness, contrast = (
-        torch.as_tensor(v, dtype=torch.float32)[:, None, None, None] for v in (*s.light.T, s.brightness, s.contrast))
-    shade = 1 + strength * (steps * direction.cos() + steps[:, None] * direction.sin())        # (N, 1, S, S)
+    direction, strength, brightness, contrast = (torch.as_tensor(v, dtype=torch.float32)[:, None, None, None]
+                                                 for v in (*s.light.T, s.brightness, s.contrast))
+    shade = 1 + strength * (steps * direction.cos() + steps[:, None] * direction.sin())    # [N, 1, S, S]
     picture = picture * (shade * brightness * contrast) + (0.5 - 0.5 * contrast)
     for i in np.flatnonzero(s.noise > 0):
         row, column = (int(s.seed[i]) // k % (256 - size) for k in (1, 997))
-        picture[i] += float(s.noise[i]) * torch.from_numpy(_grain()[:, row:row + size, column:column + size])
+        window = _grain()[:, row:row + size, column:column + size]
+        picture[i] += float(s.noise[i]) * torch.from_numpy(window)
     return picture
