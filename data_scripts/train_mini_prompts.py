@@ -1,8 +1,9 @@
-"""Train the prompts that the package ships for the mini CLIP: `python -m data_scripts.train_mini_prompts` (a few minutes a seed).
+"""Train the prompts that the package ships for the mini CLIP: `python -m data_scripts.train_mini_prompts`.
 
-MaPLe on `imagenet` train of the mini benchmark (2 tokens, depth 3, 16 shots; epochs and rate as `minipsync/assets/mini/settings.json` says), then,
-for the first seed, the source statistics of PromptAlign and the class prototypes of PromptSync under these prompts.
-Training is checkpointed below --work, so a killed run goes on where it was; files that are there already are kept.
+A few minutes a seed. MaPLe on `imagenet` train of the mini benchmark (2 tokens, depth 3, 16 shots; epochs and
+rate as `minipsync/assets/mini/settings.json` says), then, for the first seed, the source statistics of
+PromptAlign and the class prototypes of PromptSync under these prompts. Training is checkpointed below --work,
+so a killed run goes on where it was; files that are there already are kept.
 """
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ def main() -> None:
         file = PROMPTS / f"maple_mini_imagenet_seed{seed}.safetensors"
         method = mp.build("maple", clip, train.class_names, seed=seed)
         if not file.exists():
-            method.fit(train, checkpoint=args.work / f"maple_seed{seed}.pt", **bench.settings("maple.fit")).save(file)
+            checkpoint = args.work / f"maple_seed{seed}.pt"
+            method.fit(train, checkpoint=checkpoint, **bench.settings("maple.fit")).save(file)
         method.load(file)
-        print(f"{file.name}: {file.stat().st_size / 1e3:.0f} kB; last epoch {method.history[-1]}")
+        print(f"{file.name}: {file.stat().st_size / 1e3:.0f} kB")
         if seed != args.seeds[0]:
             continue
         for name, kind in (("promptalign", "statistics"), ("promptsync", "prototypes")):

@@ -1,11 +1,7 @@
-"""PromptAlign against the official numbers, and what its settings and its two losses do."""
-
+"""PromptAlign against the numbers of the official code."""
 import pytest
-import torch
 from conftest import relative
-from PIL import Image
 
-from minipsync.losses import moment_alignment
 from minipsync.methods.promptalign import PromptAlign
 from minipsync.statistics import SourceStatistics
 
