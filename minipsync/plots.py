@@ -14,9 +14,11 @@ import pandas as pd
 import seaborn as sns
 from PIL import Image
 
-BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
+_PALETTE = sns.color_palette("colorblind")
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = _PALETTE
+_MARKERS = "osD^vP"                                       # so that classes differ by more than colour
 STYLE = {**sns.axes_style("whitegrid"), "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
-         "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 90}
+         "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 80}
 
 
 def accuracy_bars(results, title="", chance=None):
@@ -72,7 +74,7 @@ def view_grid(views, entropies=None, selected=(), columns=8, title=""):
     rows = math.ceil(len(views) / columns)
     with plt.rc_context(STYLE):
         height = 1.15 if entropies is None else 1.35
-        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4))
+        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=66)
         for i, axis in enumerate(axes.flat):
             _bare(axis, frame=i in chosen)
             if i >= len(views):
@@ -141,6 +143,36 @@ def prototype_distances(before, after, class_names, label=None, k=10,
                  ylim=(len(shown) - 0.4, -0.6),
                  title=title or quantity + ("" if label is None else ", * = true class"))
         axis.margins(x=0.08)
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def prototype_map(prototypes, features, labels, class_names, images_are="", title=""):
+    """Class prototypes (stars) and image features (dots) in the plane that spreads the prototypes most.
+
+    prototypes: [K, D], K at least 3; features: [N, D]; labels: N numbers 0 … K - 1; class_names: K names.
+    A line joins each image with the prototype of its class, which carries the same marker; images_are: words
+    before the class name in the legend."""
+    centres, points = (np.asarray(x.detach().float().cpu()) for x in (prototypes, features))
+    labels = _numbers(labels).astype(int)
+    _same_length("prototype_map", prototypes=centres, class_names=class_names)
+    _same_length("prototype_map", features=points, labels=labels)
+    middle = centres.mean(0)
+    axes_ = np.linalg.svd(centres - middle, full_matrices=False)[2][:2].T                # [D, 2]
+    centres, points = (centres - middle) @ axes_, (points - middle) @ axes_
+    with plt.rc_context(STYLE):
+        figure, axes = _figure(1, 1, (6.4, 4.8))
+        axis = axes[0, 0]
+        axis.scatter([], [], color="white", edgecolor="black", marker="*", s=160, label="class prototype")
+        for k, (name, colour) in enumerate(zip(class_names, _PALETTE * len(class_names), strict=False)):
+            own, marker = points[labels == k], _MARKERS[k % len(_MARKERS)]
+            for point in own:
+                axis.plot(*zip(centres[k], point, strict=True), color=colour, linewidth=0.7, alpha=0.5)
+            axis.scatter(*own.T, color=colour, marker=marker, s=30, zorder=3, label=f"{images_are}{name}")
+            axis.scatter(*centres[k], color=colour, marker="*", s=260, edgecolor="black", zorder=4)
+            axis.scatter(*centres[k], color="white", marker=marker, s=16, zorder=5)
+        axis.set(xlabel="first principal axis of the prototypes", ylabel="second principal axis", title=title)
+        axis.margins(0.1)
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

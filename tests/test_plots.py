@@ -55,6 +55,7 @@ def figures():
             "views_plain": plots.view_grid(some_images(3)),
             "probabilities": plots.class_probabilities(before, torch.tensor(after), NAMES, label=4),
             "distances": plots.prototype_distances(near, near * draw.uniform(0.7, 1.1, 12), NAMES, label=7),
+            "map": plots.prototype_map(torch.eye(3, 8), torch.rand(7, 8), [0, 0, 1, 1, 2, 2, 2], "abc", "r: "),
             "reliability": plots.reliability([results[0], results[-1]]),
             "sheet": plots.contact_sheet([[*some_images(4), None], [*some_images(4), clear]],
                                          ["cat", "sailing boat"], STYLES, "styles")}
@@ -84,6 +85,14 @@ def test_reliability_bins_are_those_of_the_ece():
     assert (count * np.abs(accuracy - mean)).sum() / 200 == pytest.approx(result.ece, abs=1e-5)
 
 
+def test_the_map_keeps_distances_between_three_prototypes():
+    centres = torch.tensor([[0.0, 0, 0, 3], [4, 0, 0, 3], [0, 3, 0, 3]])       # sides 4, 3 and 5, in a plane
+    axis = plots.prototype_map(centres, centres[:1], [0], "abc").axes[0]
+    stars = np.array([c.get_offsets()[0] for c in axis.collections if c.get_sizes()[0] == 260])
+    sides = [np.linalg.norm(stars[i] - stars[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert sides == pytest.approx([4, 3, 5], abs=1e-4)
+
+
 def test_figures_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="it lacks accuracy"):
         plots.accuracy_bars(pd.DataFrame({"method": ["a"], "n": 1, "low": 0, "high": 1}))
@@ -95,5 +104,7 @@ def test_figures_refuse_what_does_not_fit():
         plots.view_grid(some_images(3), selected=[9])
     with pytest.raises(ValueError, match="2 before, 3 after"):
         plots.class_probabilities([0.5, 0.5], [0.2, 0.3, 0.5], ["a", "b"])
+    with pytest.raises(ValueError, match="2 features, 1 labels"):
+        plots.prototype_map(torch.eye(3), torch.eye(3)[:2], [0], "abc")
     with pytest.raises(ValueError, match="1 row names and 2 column names"):
         plots.contact_sheet([some_images(3)], ["a"], ["b", "c"])

@@ -1,0 +1,76 @@
+"""Measure the tables of results/mini: `python -m benchmarks.mini_tables domain_generalisation`.
+
+    domain_generalisation   every method of notebook 07 on imagenet, v2, sketch, r and a
+    promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
+
+Every image is a record under --records, so a run that was stopped goes on, and several processes can share
+the work: start one per core with other --datasets, then once more with all of them to write the table.
+"""
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import minipsync as mp
+
+OUT = Path(__file__).resolve().parent.parent / "results/mini"
+METHODS = ("zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", "promptsync")
+LOSSES = ("entropy", "alignment", "discrimination")
+
+
+def build(bench, name, data, **settings):
+    """The method with the settings chosen for mini and the shipped prompts."""
+    method = mp.build(name, bench.clip(), data.class_names, **{**bench.settings(name), **settings})
+    return method if name == "zero_shot" else method.load()
+
+
+def domain_generalisation(bench, data):
+    """(label, method) for every row."""
+    for name in METHODS:
+        yield name, build(bench, name, data)
+
+
+def promptsync_ablation(bench, data):
+    for k in range(len(LOSSES) + 1):
+        for on in combinations(LOSSES, k):
+            if not on:
+                yield "none (MaPLe)", build(bench, "maple", data)
+            else:
+                switches = {loss: loss in on for loss in LOSSES}
+                yield " + ".join(on), build(bench, "promptsync_star", data, **switches)
+    for part in ("text", "vision", "cls"):
+        yield f"all three, {part} prototypes only", build(bench, "promptsync_star", data, parts=(part,))
+
+
+TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a")),
+          "promptsync_ablation": (promptsync_ablation, ("sketch", "r"))}
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("table", choices=TABLES)
+    p.add_argument("--datasets", nargs="+", help="default: those of the table")
+    p.add_argument("--limit", type=int, default=250, help="images per data set; 0 = all")
+    p.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    p.add_argument("--records", type=Path, default=Path("build/records"))
+    args = p.parse_args()
+    variants, datasets = TABLES[args.table]
+    bench, rows = mp.benchmark("mini"), []
+    for name in args.datasets or datasets:
+        data = bench.dataset(name)
+        for label, method in variants(bench, data):
+            result = mp.evaluate(method, data, args.limit or None, args.records, seed=args.seed)
+            rows.append({**result.row(), "method": label, "backbone": method.clip.fingerprint,
+                         "minipsync": mp.__version__, "torch": torch.__version__.split("+")[0]})
+            print(f"{label}: {result}", flush=True)
+    if set(datasets) <= {row["dataset"] for row in rows}:
+        OUT.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).round(4).to_csv(OUT / f"{args.table}.csv", index=False)
+        print(f"written: {OUT / args.table}.csv")
+
+
+if __name__ == "__main__":
+    main()
