@@ -1,10 +1,12 @@
-"""Choose what the papers leave open, or what 48-pixel pictures change, on the validation domain: `python -m benchmarks.choose_settings`.
+"""Choose the settings of mini on its validation domain: `python -m benchmarks.choose_settings`.
 
-The mini benchmark's domain `val` (family noto-v1) is in no training set and in no table of results; no test domain is read here.  First
-MaPLe's epochs and rate, then, one group of settings after the other (a coordinate search from the papers' values), the test-time methods.
-Each trial is a row of results/mini/settings.csv: accuracy on --limit class-balanced images of `val`, its interval, and the mean log-likelihood
-that decides between trials: it moves before the accuracy of a few hundred images does.  Trials that are in the table already are not run again,
-so a killed search goes on; the chosen values go to minipsync/assets/mini/settings.json.
+That is what the papers leave open, or what 48-pixel pictures change. The mini benchmark's domain `val`
+(family noto-v1) is in no training set and in no table of results; no test domain is read here. First MaPLe's
+epochs and rate, then, one group of settings after the other (a coordinate search from the papers' values),
+the test-time methods. Each trial is a row of results/mini/settings.csv: accuracy on --limit class-balanced
+images of `val`, its interval, and the mean log-likelihood that decides between trials: it moves before the
+accuracy of a few hundred images does. Trials that are in the table already are not run again, so a killed
+search goes on; the chosen values go to minipsync/assets/mini/settings.json.
 """
 from __future__ import annotations
 
@@ -22,15 +24,21 @@ from minipsync.evaluation import balanced_order
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 # method: groups of settings to try, in this order; the best of a group is kept while the next is searched
+CROPS = [{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))]
 GROUPS = {
-    "maple_tpt": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)]],
-    "promptalign": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)],
+    "maple_tpt": [CROPS, [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)]],
+    "promptalign": [CROPS, [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)],
                     [{"weight": v} for v in (10., 100., 300.)]],
-    "promptsync": [[{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))], [{"background": b, "corruption": c} for b, c in
-                   ((0., 0.), (.25, .25), (.5, .5))], [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2)],
+    "promptsync": [CROPS,
+                   [{"background": b, "corruption": c} for b, c in ((0., 0.), (.25, .25), (.5, .5))],
+                   [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2)],
                    [{"lambda_a": v} for v in (.3, 1., 3., 10.)], [{"lambda_d": v} for v in (.1, .3, 1., 3.)],
-                   [{"alpha": v} for v in (0., 1e-4, 1e-3, 1e-2)], [{"tau": v} for v in (None, .05, .2)], [{"classes_per_step": v} for v in (16, 48)]],
+                   [{"alpha": v} for v in (0., 1e-4, 1e-3, 1e-2)], [{"tau": v} for v in (None, .05, .2)],
+                   [{"classes_per_step": v} for v in (16, 48)]],
 }
+MAPLE = [{"epochs": e, "lr": lr, "crop": c} for e, lr, c in (
+    (2, .0026, (.08, 1.)), (5, .0026, (.08, 1.)), (5, .0026, (.5, 1.)), (5, .01, (.5, 1.)),
+    (5, .03, (.5, 1.)), (10, .01, (.5, 1.)))]
 
 
 def score(method, data, rows, batch: int = 16) -> dict:
@@ -44,7 +52,8 @@ def score(method, data, rows, batch: int = 16) -> dict:
         right += int((log_p.argmax(1) == labels).sum())
         likelihood += float(log_p[torch.arange(len(labels)), labels].sum())
     low, high = proportion_confint(right, len(rows), method="wilson")
-    return {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high, "log_likelihood": likelihood / len(rows)}
+    return {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high,
+            "log_likelihood": likelihood / len(rows)}
 
 
 class Table:
@@ -53,35 +62,43 @@ class Table:
     def __init__(self, path: Path, backbone: str):
         self.path, self.backbone = path, backbone
         rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-        self.rows = [r for r in rows if r["backbone"] == backbone]            # trials on another mini CLIP count for nothing
+        self.rows = [r for r in rows if r["backbone"] == backbone]     # another mini CLIP's count for nothing
 
     def trial(self, method: str, settings: dict, n: int, run) -> dict:
+        """The row of `method` with `settings` on n images: from the table, else made by `run(settings)`."""
         key = json.dumps(settings, sort_keys=True)
         for row in self.rows:
             if (row["method"], row["settings"], row["n"]) == (method, key, n):
                 return row
-        self.rows.append({"method": method, "settings": key, "dataset": "val", "seed": 1, **run(), "backbone": self.backbone})
-        print(f"{method:12} {key}  accuracy {self.rows[-1]['accuracy']:.3f}  log-likelihood {self.rows[-1]['log_likelihood']:.3f}", flush=True)
+        row = {"method": method, "settings": key, "dataset": "val", "seed": 1, **run(settings),
+               "backbone": self.backbone}
+        self.rows.append(row)
+        print(f"{method:12} {key}  accuracy {row['accuracy']:.3f}  "
+              f"log-likelihood {row['log_likelihood']:.3f}", flush=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(self.rows).round(4).to_csv(self.path, index=False)
-        return self.rows[-1]
+        return row
+
+    def best(self, method: str, trials: list[dict], n: int, run) -> dict:
+        """The settings among `trials` with the highest log-likelihood, the first of equals."""
+        return max(trials, key=lambda s: self.trial(method, s, n, run)["log_likelihood"])
 
 
 def keep(method: str, settings: dict) -> None:
+    """Write the chosen `settings` of `method` to assets/mini/settings.json."""
     file = ASSETS / "settings.json"
     chosen = json.loads(file.read_text()) | {method: settings}
     file.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
 def choose_maple(bench, clip, data, rows, table: Table) -> None:
+    """The trial of MAPLE that is best after training."""
     train = bench.dataset("imagenet", "train")
-    trials = [{"epochs": e, "lr": lr, "crop": c} for e, lr, c in ((2, .0026, (.08, 1.)), (5, .0026, (.08, 1.)), (5, .0026, (.5, 1.)),
-                                                                  (5, .01, (.5, 1.)), (5, .03, (.5, 1.)), (10, .01, (.5, 1.)))]
 
     def run(settings):
         return score(mp.build("maple", clip, train.class_names).fit(train, **settings), data, rows, 100)
-    best = max(trials, key=lambda s: table.trial("maple.fit", s, len(rows), lambda: run(s))["log_likelihood"])
-    keep("maple.fit", best)
+
+    keep("maple.fit", table.best("maple.fit", MAPLE, len(rows), run))
 
 
 def choose(name: str, clip, data, rows, table: Table) -> None:
@@ -90,8 +107,9 @@ def choose(name: str, clip, data, rows, table: Table) -> None:
 
     def run(settings):
         return score(mp.build(name, clip, data.class_names, **settings).load(), data, rows)
+
     for group in GROUPS[name]:
-        best = max(({**best, **s} for s in group), key=lambda s: table.trial(name, s, len(rows), lambda: run(s))["log_likelihood"])
+        best = table.best(name, [{**best, **s} for s in group], len(rows), run)
     keep(name, best)
 
 
