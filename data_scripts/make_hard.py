@@ -1,8 +1,9 @@
 """Choose the scenes of data set `a`: `python -m data_scripts.make_hard` (two minutes).
 
-As ImageNet-A was built (Hendrycks et al. 2021): scenes of the test families that an independent reference model gets wrong.  The reference
-has nothing in common with CLIP: oriented-gradient histograms and coarse colours, with a linear classifier trained on the training
-families.  Of CANDIDATES scenes of a class, the KEPT ones with the lowest probability of the true class are taken, if it erred on them.
+As ImageNet-A was built (Hendrycks et al. 2021): scenes of the test families that an independent reference
+model gets wrong. The reference has nothing in common with CLIP: oriented-gradient histograms and coarse
+colours, with a linear classifier trained on the training families. Of a class's scenes (CANDIDATES a style),
+the KEPT ones with the lowest probability of the true class are taken, if it erred on them.
 """
 from __future__ import annotations
 
@@ -16,21 +17,28 @@ from tqdm import tqdm
 from minipsync.data.mini import ASSETS, TRAIN, Mini
 
 STYLES = ("fluent-flat", "fluent-3d", "fluent-contrast", "openmoji", "openmoji-black")
-CANDIDATES, KEPT, VIEWS = 4, 4, 8                     # candidates per style; scenes kept per class; training scenes per style
+CANDIDATES, KEPT, VIEWS = 4, 4, 8     # candidates per style; scenes kept per class; training scenes per style
 
 
 def features(pictures: torch.Tensor) -> torch.Tensor:
-    """[N, 3, 64, 64] -> [N, 8*64 + 3*16] histograms of gradient direction per 8 px cell, and mean colours per 16 px cell."""
+    """Histograms of gradient direction per 8 px cell, mean colours per 16 px cell.
+
+    [N, 3, 64, 64] in [0, 1] -> [N, 8*64 + 3*16].
+    """
     grey = pictures.mean(1, keepdim=True)
     dx, dy = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
     strength, direction = (dx.square() + dy.square()).sqrt(), torch.atan2(dy, dx) % torch.pi
-    bins = F.one_hot((direction / torch.pi * 8).long().clamp(max=7).squeeze(1), 8).permute(0, 3, 1, 2) * strength
+    bins = F.one_hot((direction / torch.pi * 8).long().clamp(max=7).squeeze(1), 8)
+    bins = bins.permute(0, 3, 1, 2) * strength                                         # [N, 8, 62, 62]
     cells = F.adaptive_avg_pool2d(F.pad(bins, (1, 1, 1, 1)), 8).flatten(1)
-    return torch.cat([F.normalize(cells, dim=1), 0.3 * F.normalize(F.adaptive_avg_pool2d(pictures, 4).flatten(1), dim=1)], 1)
+    colours = F.adaptive_avg_pool2d(pictures, 4).flatten(1)
+    return torch.cat([F.normalize(cells, dim=1), 0.3 * F.normalize(colours, dim=1)], 1)
 
 
 def seen(mini: Mini, keys: list[tuple[str, str, int]]) -> torch.Tensor:
-    pictures = [np.array(mini.picture(style, row, mini.scene(key, style))) for key, style, row in tqdm(keys, desc="scenes")]
+    """Features of the scenes (id, style, row)."""
+    pictures = [np.array(mini.picture(style, row, mini.scene(key, style)))
+                for key, style, row in tqdm(keys, desc="scenes")]
     return features(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255)
 
 
@@ -39,8 +47,8 @@ def main() -> None:
     mini = Mini()
     rows = mini.rows("imagenet")
     code = [c["hexcode"] for c in mini.index["classes"]]
-    train = [(f"reference/{code[r]}/{s}/{k}", s, r) for r in rows for s in (*TRAIN, "twemoji") if r not in mini.styles[s]["missing"]
-             for k in range(VIEWS)]
+    train = [(f"reference/{code[r]}/{s}/{k}", s, r) for r in rows for s in (*TRAIN, "twemoji")
+             if r not in mini.styles[s]["missing"] for k in range(VIEWS)]
     x, y = seen(mini, train), torch.tensor([rows.index(r) for *_, r in train])
     mean, std = x.mean(0), x.std(0).clamp_min(1e-4)
     linear = torch.nn.Linear(x.shape[1], len(rows))
@@ -61,9 +69,12 @@ def main() -> None:
     for c, order in enumerate(per_class.argsort(1)[:, :KEPT].tolist()):
         chosen += [test[c * per_class.shape[1] + i][0] for i in sorted(order) if per_class[c, i] < 1]
     (ASSETS / "hard.json").write_text(json.dumps({
-        "reference": "gradient histograms + linear classifier, trained on the training families (data_scripts/make_hard.py)",
-        "reference_accuracy_on_candidates": round(float(right.float().mean()), 4), "candidates": len(test), "images": chosen}, indent=0) + "\n")
-    print(f"reference accuracy on its training scenes {float((linear((x - mean) / std).argmax(1) == y).float().mean()):.3f}, "
+        "reference": "gradient histograms + linear classifier, trained on the training families "
+                     "(data_scripts/make_hard.py)",
+        "reference_accuracy_on_candidates": round(float(right.float().mean()), 4),
+        "candidates": len(test), "images": chosen}, indent=0) + "\n")
+    learnt = float((linear((x - mean) / std).argmax(1) == y).float().mean())
+    print(f"reference accuracy on its training scenes {learnt:.3f}, "
           f"on {len(test)} candidates {float(right.float().mean()):.3f}; kept {len(chosen)}")
 
 
