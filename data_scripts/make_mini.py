@@ -1,8 +1,10 @@
-"""Build the mini benchmark: `python -m data_scripts.make_mini` (npm is needed; about three minutes on one core).
+"""Build the mini benchmark: `python -m data_scripts.make_mini`.
 
-Reads the openly licensed emoji drawings of `mini_sources`, aligns them to one list of classes, cuts the classes into data sets and writes
-`minipsync/assets/mini/`: one lossless WebP sheet per style and `index.json`. `--drawings FILE` also writes every drawing of the
-training families (several thousand that no data set contains), which is what `train_mini_clip` learns from.
+About three minutes on one core; npm is needed. Reads the openly licensed emoji drawings of `mini_sources`,
+aligns them to one list of classes, cuts the classes into data sets and writes `minipsync/assets/mini/`: one
+lossless WebP sheet per style and `index.json`.
+`--drawings FILE` names a second file, with every drawing of the training families (several thousand that no
+data set contains), which is what `train_mini_clip` learns from.
 """
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from .mini_sources import ICON_SETS, SIZE, STYLES, drawings, emoji_list
 
 ASSETS = Path(__file__).resolve().parent.parent / "minipsync/assets/mini"
 COLUMNS = 25                                     # drawings per row of a sheet
-NEEDED = tuple(s.name for s in STYLES if s.name not in ("fxemoji", "streamline", "fluent-colour"))   # styles that every class must have
+# styles that every class must have
+NEEDED = tuple(s.name for s in STYLES if s.name not in ("fxemoji", "streamline", "fluent-colour"))
 
-# Unicode sub-groups -> what they feed. "split" gives every other class to `imagenet` and the rest to a transfer set.
-SPLIT = {"animals": ("animal-mammal", "animal-bird", "animal-amphibian", "animal-reptile", "animal-marine", "animal-bug"),
+# Unicode sub-groups -> what they feed. SPLIT: every other class to `imagenet`, the rest to a transfer set.
+SPLIT = {"animals": ("animal-mammal", "animal-bird", "animal-amphibian", "animal-reptile", "animal-marine",
+                     "animal-bug"),
          "plants": ("plant-flower", "plant-other", "food-vegetable"),
          "dishes": ("food-prepared", "food-asian", "food-sweet"),
          "vehicles": ("transport-ground", "transport-water", "transport-air"),
@@ -29,42 +33,55 @@ SPLIT = {"animals": ("animal-mammal", "animal-bird", "animal-amphibian", "animal
          "instruments": ("musical-instrument", "tool", "science", "medical", "household", "writing"),
          "clothing": ("clothing",)}
 WHOLE = {"fruit": ("food-fruit",),
-         "faces": ("face-smiling", "face-affection", "face-tongue", "face-hand", "face-neutral-skeptical", "face-sleepy",
-                   "face-unwell", "face-hat", "face-glasses", "face-concerned", "face-negative", "face-costume"),
+         "faces": ("face-smiling", "face-affection", "face-tongue", "face-hand",
+                   "face-neutral-skeptical", "face-sleepy", "face-unwell", "face-hat", "face-glasses",
+                   "face-concerned", "face-negative", "face-costume"),
          "signs": ("transport-sign", "warning", "religion", "zodiac")}
-IMAGENET = ("drink", "dishware", "place-geographic", "place-building", "place-religious", "place-other", "place-map", "event", "sound", "music",
-            "phone", "computer", "light-video", "book-paper", "money", "mail", "office", "lock", "other-object", "sky-weather", "body-parts")
+IMAGENET = ("drink", "dishware", "place-geographic", "place-building", "place-religious", "place-other",
+            "place-map", "event", "sound", "music", "phone", "computer", "light-video", "book-paper", "money",
+            "mail", "office", "lock", "other-object", "sky-weather", "body-parts")
 N_IMAGENET = 200
 
-# Classes left out after a look at the contact sheet: two names for what is drawn alike, or drawings that do not show the name.
+# Classes left out after a look at the contact sheet: two names for what is drawn alike, or drawings that do
+# not show the name.
 EXCLUDED = {
-    "sun behind small cloud", "sun behind large cloud", "sun behind rain cloud", "waxing crescent moon", "waning crescent moon",
-    "first quarter moon", "last quarter moon", "waxing gibbous moon", "waning gibbous moon", "new moon face", "first quarter moon face",
-    "last quarter moon face", "crescent moon", "night with stars", "cityscape at dusk", "sunrise over mountains", "bridge at night",
-    "closed mailbox with raised flag", "open mailbox with raised flag", "open mailbox with lowered flag", "envelope with arrow",
-    "incoming envelope", "inbox tray", "outbox tray", "open file folder", "tear-off calendar", "spiral calendar", "page with curl",
-    "bookmark tabs", "rolled-up newspaper", "green book", "blue book", "orange book", "closed book", "open book", "euro banknote",
-    "pound banknote", "yen banknote", "money with wings", "currency exchange", "chart increasing with yen", "chart decreasing",
-    "round pushpin", "locked with pen", "locked with key", "unlocked", "muted speaker", "speaker low volume", "speaker medium volume",
-    "mobile phone with arrow", "telephone receiver", "videocassette", "optical disk", "left speech bubble", "musical notes",
-    "house with garden", "Japanese post office", "derelict house", "houses", "convenience store", "love hotel", "department store",
-    "cloud with lightning", "cloud with snow", "cloud with lightning and rain", "closed umbrella", "umbrella", "umbrella on ground",
-    "dim button", "bright button", "sun with face", "full moon face", "new moon", "full moon", "glowing star", "star", "milky way",
-    "snow-capped mountain", "beach with umbrella", "Japanese dolls", "pine decoration", "red envelope", "admission tickets",
-    "tanabata tree", "wind chime", "moon viewing ceremony", "carp streamer",
+    "sun behind small cloud", "sun behind large cloud", "sun behind rain cloud", "waxing crescent moon",
+    "waning crescent moon", "first quarter moon", "last quarter moon", "waxing gibbous moon",
+    "waning gibbous moon", "new moon face", "first quarter moon face", "last quarter moon face",
+    "crescent moon", "night with stars", "cityscape at dusk", "sunrise over mountains", "bridge at night",
+    "closed mailbox with raised flag", "open mailbox with raised flag", "open mailbox with lowered flag",
+    "envelope with arrow", "incoming envelope", "inbox tray", "outbox tray", "open file folder",
+    "tear-off calendar", "spiral calendar", "page with curl", "bookmark tabs", "rolled-up newspaper",
+    "green book", "blue book", "orange book", "closed book", "open book", "euro banknote", "pound banknote",
+    "yen banknote", "money with wings", "currency exchange", "chart increasing with yen", "chart decreasing",
+    "round pushpin", "locked with pen", "locked with key", "unlocked", "muted speaker", "speaker low volume",
+    "speaker medium volume", "mobile phone with arrow", "telephone receiver", "videocassette", "optical disk",
+    "left speech bubble", "musical notes", "house with garden", "Japanese post office", "derelict house",
+    "houses", "convenience store", "love hotel", "department store", "cloud with lightning",
+    "cloud with snow", "cloud with lightning and rain", "closed umbrella", "umbrella", "umbrella on ground",
+    "dim button", "bright button", "sun with face", "full moon face", "new moon", "full moon", "glowing star",
+    "star", "milky way", "snow-capped mountain", "beach with umbrella", "Japanese dolls", "pine decoration",
+    "red envelope", "admission tickets", "tanabata tree", "wind chime", "moon viewing ceremony",
+    "carp streamer",
 }
 # (style, class): drawings that are wrong or show something else; they count as missing.
 WRONG = {
     ("streamline", "map of Japan"), ("streamline", "turkey"),                    # the countries' flags
-    ("fxemoji", "bow and arrow"), ("fxemoji", "sunglasses"), ("fxemoji", "tram car"),   # a ribbon, a face with sunglasses, a black square
-    ("mdi", "red apple"), ("mdi", "green apple"), ("mdi", "mouse face"), ("tabler", "mouse face"), ("phosphor", "mouse face"),
-    ("game-icons", "mouse face"), ("lucide", "mouse face"),                      # the computer's mouse; a company's sign
-    ("mdi", "national park"), ("mdi", "neutral face"), ("mdi", "restroom"), ("tabler", "face with medical mask"),
+    ("fxemoji", "bow and arrow"), ("fxemoji", "sunglasses"),                     # a ribbon, a face with them
+    ("fxemoji", "tram car"),                                                     # a black square
+    ("mdi", "red apple"), ("mdi", "green apple"),                                # a company's sign
+    ("mdi", "mouse face"), ("tabler", "mouse face"), ("phosphor", "mouse face"),
+    ("game-icons", "mouse face"), ("lucide", "mouse face"),                      # the computer's mouse
+    ("mdi", "national park"), ("mdi", "neutral face"), ("mdi", "restroom"),
+    ("tabler", "face with medical mask"),
 }
 
 
 def choose(emoji, have) -> dict[str, list]:
-    """{data set: [Emoji]}; `imagenet` is thinned to N_IMAGENET classes evenly along CLDR order, after the splits have given theirs."""
+    """{data set: [Emoji]} of the emoji that every style of NEEDED has, by `have` {style: hexcodes}.
+
+    `imagenet` is thinned to N_IMAGENET classes evenly along CLDR order, after the splits have given theirs.
+    """
     good = [e for e in emoji if all(e.hexcode in have[s] for s in NEEDED) and e.name not in EXCLUDED]
     sets: dict[str, list] = {}
     pool = [e for e in good if e.subgroup in IMAGENET]
@@ -95,17 +112,22 @@ def read_all(cache: Path):
     names = {e.hexcode: e.name for e in emoji}
     have = {}
     for style in tqdm(STYLES + ICON_SETS, desc="rendering styles"):
-        have[style.name] = {h: a for h, _, a in drawings(style, emoji, cache) if (style.name, names[h]) not in WRONG and a[..., 3].any()}
+        have[style.name] = {h: a for h, _, a in drawings(style, emoji, cache)
+                            if (style.name, names[h]) not in WRONG and a[..., 3].any()}
     return emoji, have
 
 
 def tidy(image: np.ndarray, medium: str) -> np.ndarray:
-    """Drop what nobody sees but WebP pays for: colour under transparent pixels, all colour of black ink, the lowest three bits of the rest."""
+    """Drop what nobody sees but WebP pays for, from a drawing uint8 [SIZE, SIZE, 4].
+
+    That is colour under transparent pixels, all colour of black ink, the lowest three bits of the rest.
+    """
     def quantised(x, levels):
         return (x.astype(np.float32) / 255 * levels).round() * 255 / levels
 
     ink = quantised(image[..., 3:], 15 if medium == "mono" else 31)
-    colour = np.zeros_like(ink).repeat(3, -1) if medium == "mono" else quantised(image[..., :3], 31) * (ink > 0)
+    black = np.zeros_like(ink).repeat(3, -1)
+    colour = black if medium == "mono" else quantised(image[..., :3], 31) * (ink > 0)
     return np.concatenate([colour, ink], -1).round().astype(np.uint8)
 
 
@@ -116,33 +138,42 @@ def write(sets, have, out: Path) -> None:
     styles = [s for s in STYLES if s.name != "fluent-colour"]
     blank = np.zeros((SIZE, SIZE, 4), np.uint8)
     index = {"size": SIZE, "columns": COLUMNS, "styles": [], "classes": [
-        {"name": e.name, "hexcode": e.hexcode, "keywords": list(e.keywords), "group": e.group, "subgroup": e.subgroup, "set": name}
-        for name, e in classes]}
+        {"name": e.name, "hexcode": e.hexcode, "keywords": list(e.keywords), "group": e.group,
+         "subgroup": e.subgroup, "set": name} for name, e in classes]}
     for s in styles:
         missing = [i for i, (_, e) in enumerate(classes) if e.hexcode not in have[s.name]]
         sheet([tidy(have[s.name].get(e.hexcode, blank), s.medium) for _, e in classes]).save(
             out / f"{s.name}.webp", lossless=True, quality=100, method=4)
-        index["styles"].append({"name": s.name, "family": s.family, "role": s.role, "medium": s.medium, "licence": s.licence,
-                                "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing})
+        index["styles"].append({
+            "name": s.name, "family": s.family, "role": s.role, "medium": s.medium, "licence": s.licence,
+            "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing})
     (out / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_drawings(emoji, have, file: Path) -> None:
+    """All drawings of all families but the test ones: uint8 [E, SIZE, SIZE, 4] a style, blank if missing."""
+    training = [s for s in STYLES + ICON_SETS if s.role != "test"]    # validation too, for monitoring only
+    file.parent.mkdir(parents=True, exist_ok=True)
+    blank = np.zeros((SIZE, SIZE, 4), np.uint8)
+    rows = [[e.hexcode, e.name, list(e.keywords), e.group, e.subgroup] for e in emoji]
+    stacks = {s.name: np.stack([have[s.name].get(e.hexcode, blank) for e in emoji]) for s in training}
+    np.savez_compressed(file, emoji=json.dumps(rows), **stacks)
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--cache", type=Path, default=Path("build/npm"), help="where npm packages are unpacked")
-    p.add_argument("--drawings", type=Path, default=Path("build/drawings.npz"), help="all drawings of the training families")
+    p.add_argument("--drawings", type=Path, default=Path("build/drawings.npz"),
+                   help="all drawings of the training families")
     p.add_argument("--out", type=Path, default=ASSETS)
     args = p.parse_args()
     emoji, have = read_all(args.cache)
     sets = choose(emoji, have)
     write(sets, have, args.out)
-    training = [s for s in STYLES + ICON_SETS if s.role != "test"]          # validation is read too, for monitoring only
-    args.drawings.parent.mkdir(parents=True, exist_ok=True)
-    blank = np.zeros((SIZE, SIZE, 4), np.uint8)
-    np.savez_compressed(args.drawings, emoji=json.dumps([[e.hexcode, e.name, list(e.keywords), e.group, e.subgroup] for e in emoji]),
-                        **{s.name: np.stack([have[s.name].get(e.hexcode, blank) for e in emoji]) for s in training})
+    write_drawings(emoji, have, args.drawings)
     print({name: len(members) for name, members in sets.items()})
-    print(f"{args.out}: {sum(f.stat().st_size for f in args.out.iterdir()) / 1e6:.1f} MB; {args.drawings}: {args.drawings.stat().st_size / 1e6:.1f} MB")
+    size = sum(f.stat().st_size for f in args.out.iterdir())
+    print(f"{args.out}: {size / 1e6:.1f} MB; {args.drawings}: {args.drawings.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
