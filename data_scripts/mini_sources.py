@@ -1,7 +1,8 @@
-"""Where the drawings of the mini benchmark come from: npm packages of openly licensed emoji, aligned by code point or by name.
+"""Where the drawings of the mini benchmark come from: npm packages of openly licensed emoji.
 
-One `Style` is one drawing hand in one medium; a `family` holds styles that are near copies of each other (fluent flat and
-fluent 3D agree pixel by pixel in over 90 % of cases), so training and test are separated by family, never by style.
+They are aligned by code point or by name. One `Style` is one drawing hand in one medium; a `family` holds
+styles that are near copies of each other (fluent flat and fluent 3D agree pixel by pixel in over 90 % of
+cases), so training and test are separated by family, never by style.
 """
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ EMOJIBASE, DATASOURCE = "emojibase-data@17.0.0", "emoji-datasource@16.0.0"
 
 @dataclass(frozen=True)
 class Style:
+    """One drawing hand in one medium, and the package that has its drawings."""
+
     name: str
     package: str           # npm package with version
     family: str            # hold-out unit
@@ -31,19 +34,21 @@ class Style:
     medium: str            # "colour" or "mono" (black ink on transparent ground)
     licence: str           # SPDX
     credit: str
-    reader: str = "iconify"
+    reader: str = "iconify"    # key of READERS
 
 
 STYLES = (
     Style("noto", "@iconify-json/noto@1.2.9", "noto", "train", "colour", "Apache-2.0", "Noto Emoji, Google"),
-    Style("twemoji", "@iconify-json/twemoji@1.2.5", "twemoji", "train", "colour", "CC-BY-4.0", "Twemoji, Twitter"),
+    Style("twemoji", "@iconify-json/twemoji@1.2.5", "twemoji", "train", "colour", "CC-BY-4.0",
+          "Twemoji, Twitter"),
     Style("emojione", "@iconify-json/emojione@1.2.3", "emojione", "train", "colour", "CC-BY-4.0",
           "EmojiOne 2, EmojiOne"),
-    Style("emojione-monotone", "@iconify-json/emojione-monotone@1.2.1", "emojione", "train", "mono", "CC-BY-4.0",
-          "EmojiOne Monotone, EmojiOne"),
-    Style("fxemoji", "@iconify-json/fxemoji@1.2.2", "fxemoji", "train", "colour", "Apache-2.0", "FxEmojis, Mozilla"),
-    Style("streamline", "@iconify-json/streamline-emojis@1.2.4", "streamline", "train", "colour", "CC-BY-4.0",
-          "Streamline Emojis, Streamline"),
+    Style("emojione-monotone", "@iconify-json/emojione-monotone@1.2.1", "emojione", "train", "mono",
+          "CC-BY-4.0", "EmojiOne Monotone, EmojiOne"),
+    Style("fxemoji", "@iconify-json/fxemoji@1.2.2", "fxemoji", "train", "colour", "Apache-2.0",
+          "FxEmojis, Mozilla"),
+    Style("streamline", "@iconify-json/streamline-emojis@1.2.4", "streamline", "train", "colour",
+          "CC-BY-4.0", "Streamline Emojis, Streamline"),
     Style("noto-font", "@fontsource/noto-emoji@5.3.2", "noto-font", "train", "mono", "OFL-1.1",
           "Noto Emoji (monochrome font), Google", "font"),
     Style("noto-v1", "@iconify-json/noto-v1@1.2.5", "noto-v1", "validation", "colour", "Apache-2.0",
@@ -54,15 +59,17 @@ STYLES = (
           "Fluent Emoji Flat, Microsoft"),
     Style("fluent-colour", "@iconify-json/fluent-emoji@1.2.7", "fluent", "test", "colour", "MIT",
           "Fluent Emoji, Microsoft"),
-    Style("fluent-contrast", "@iconify-json/fluent-emoji-high-contrast@1.2.6", "fluent", "test", "mono", "MIT",
-          "Fluent Emoji High Contrast, Microsoft"),
+    Style("fluent-contrast", "@iconify-json/fluent-emoji-high-contrast@1.2.6", "fluent", "test", "mono",
+          "MIT", "Fluent Emoji High Contrast, Microsoft"),
     Style("openmoji", "@iconify-json/openmoji@1.2.29", "openmoji", "test", "colour", "CC-BY-SA-4.0",
           "OpenMoji, HfG Schwäbisch Gmünd"),
     Style("openmoji-black", "openmoji@17.0.0", "openmoji", "test", "mono", "CC-BY-SA-4.0",
           "OpenMoji (black), HfG Schwäbisch Gmünd", "openmoji"),
 )
-# Icon sets that only pre-training sees: monochrome drawings by many more hands, matched to classes by name. None of them is committed.
-ICON_SETS = tuple(Style(name, package, name, "train", "mono", licence, credit) for name, package, licence, credit in (
+# Icon sets that only pre-training sees: monochrome drawings by many more hands, matched to classes by name.
+# None of them is committed.
+ICON_SETS = tuple(Style(name, package, name, "train", "mono", licence, credit)
+                  for name, package, licence, credit in (
     ("mdi", "@iconify-json/mdi@1.2.3", "Apache-2.0", "Material Design Icons, Pictogrammers"),
     ("tabler", "@iconify-json/tabler@1.2.41", "MIT", "Tabler Icons"),
     ("phosphor", "@iconify-json/ph@1.2.2", "MIT", "Phosphor Icons"),
@@ -79,7 +86,8 @@ def fetch(package: str, cache: Path) -> Path:
         done = subprocess.run(["npm", "pack", "--silent", "--pack-destination", str(cache), package],
                               capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"npm pack {package} failed: {done.stderr.strip()[-300:]}. Node's npm and its registry are needed once.")
+            raise RuntimeError(f"npm pack {package} failed: {done.stderr.strip()[-300:]}. "
+                               "Node's npm and its registry are needed once.")
         archive = cache / done.stdout.strip().splitlines()[-1]
         with tarfile.open(archive) as tar:
             members = [m for m in tar.getmembers() if m.isfile()]
@@ -102,6 +110,8 @@ def bare(hexcode: str) -> str:
 
 @dataclass(frozen=True)
 class Emoji:
+    """A class of drawings: one emoji of Unicode's CLDR."""
+
     hexcode: str           # bare code point sequence
     char: str
     name: str              # CLDR English label
@@ -129,8 +139,9 @@ def emoji_list(cache: Path) -> list[Emoji]:
             continue
         code = bare(row["hexcode"])
         names = {squeeze(n) for n in shortcodes.get(code, set())} | {squeeze(row["label"])}
+        aliases = frozenset(n for n in names if len(n) > 1)
         found.append(Emoji(code, row["emoji"], row["label"], tuple(row.get("tags", ())), group,
-                           meta["subgroups"][str(row["subgroup"])], frozenset(n for n in names if len(n) > 1)))
+                           meta["subgroups"][str(row["subgroup"])], aliases))
     return found
 
 
@@ -145,9 +156,9 @@ def _square(image: Image.Image) -> np.ndarray:
     scale = room / max(image.size)
     w, h = (max(1, round(s * scale)) for s in image.size)
     premultiplied = np.asarray(image, np.float32)
-    premultiplied[..., :3] *= premultiplied[..., 3:] / 255            # so that resizing does not bleed hidden colours in
-    small = np.stack([np.asarray(Image.fromarray(premultiplied[..., c]).resize((w, h), Image.Resampling.LANCZOS))
-                      for c in range(4)], -1)
+    premultiplied[..., :3] *= premultiplied[..., 3:] / 255     # so that resizing bleeds no hidden colours in
+    channels = [Image.fromarray(premultiplied[..., c]) for c in range(4)]
+    small = np.stack([np.asarray(c.resize((w, h), Image.Resampling.LANCZOS)) for c in channels], -1)
     alpha = small[..., 3:].clip(0, 255)
     colour = np.where(alpha > 0.5, small[..., :3] * 255 / np.maximum(alpha, 0.5), 0).clip(0, 255)
     out = np.zeros((SIZE, SIZE, 4), np.uint8)
@@ -158,7 +169,8 @@ def _square(image: Image.Image) -> np.ndarray:
 
 def _svg(text: str) -> np.ndarray:
     import resvg_py
-    return _square(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, width=2 * SIZE, height=2 * SIZE)))))
+    png = bytes(resvg_py.svg_to_bytes(svg_string=text, width=2 * SIZE, height=2 * SIZE))
+    return _square(Image.open(io.BytesIO(png)))
 
 
 def _iconify(folder: Path, emoji: list[Emoji]):
@@ -174,13 +186,16 @@ def _iconify(folder: Path, emoji: list[Emoji]):
     for e in emoji:
         name = by_code.get(e.hexcode)
         if name not in bodies:
-            name = by_name.get(squeeze(e.name)) or next((by_name[a] for a in sorted(e.aliases) if a in by_name), None)
+            names = (squeeze(e.name), *sorted(e.aliases))
+            name = next((by_name[n] for n in names if n in by_name), None)
         if name is not None:
             icon = bodies[name]
             w, h = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
             body = icon["body"].replace("currentColor", "#000000")
-            yield e.hexcode, name, _svg(f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                                        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {w} {h}">{body}</svg>')
+            box = f"{icon.get('left', 0)} {icon.get('top', 0)} {w} {h}"
+            yield e.hexcode, name, _svg('<svg xmlns="http://www.w3.org/2000/svg" '
+                                        'xmlns:xlink="http://www.w3.org/1999/xlink" '
+                                        f'viewBox="{box}">{body}</svg>')
 
 
 def _webp(folder: Path, emoji: list[Emoji]):
@@ -207,7 +222,8 @@ def _font(folder: Path, emoji: list[Emoji]):
     for e in emoji:
         if "-" not in e.hexcode and int(e.hexcode, 16) in glyphs:
             canvas = Image.new("L", (4 * SIZE, 4 * SIZE))
-            ImageDraw.Draw(canvas).text((SIZE, SIZE // 2), chr(int(e.hexcode, 16)), fill=255, font=glyphs[int(e.hexcode, 16)])
+            code = int(e.hexcode, 16)
+            ImageDraw.Draw(canvas).text((SIZE, SIZE // 2), chr(code), fill=255, font=glyphs[code])
             if canvas.getbbox():
                 ink = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
                 ink.putalpha(canvas)
