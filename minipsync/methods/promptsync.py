@@ -21,7 +21,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
-from ..prototypes import image_prototypes, source_samples, text_prototypes
+from ..prototypes import image_prototypes, source_samples
 from ..views import content_seed, make_views
 from .base import Adapted, register
 from .maple import MaPLe
@@ -109,7 +109,7 @@ class PromptSync(PrototypeMethod):
     def meta_test(self, theta, views):
         """Losses by name, each [B], "loss" their weighted sum, at theta'; and the selected views [B, k]."""
         c, scale, prompts = self.config, self.clip.logit_scale, self.learner(theta)
-        text = self.clip.encode_text(self.packed, prompts.text)                                # [B, C, D]
+        text, source = self.class_texts(prompts)                                               # [B, C, D]
         with torch.no_grad():
             parts = views.split(max(1, self.image_batch // len(views)), dim=1)
             features = torch.cat([self.clip.encode_image(x, prompts.vision) for x in parts], 1)
@@ -120,14 +120,13 @@ class PromptSync(PrototypeMethod):
         if c.alignment:
             if c.prototype_of == "image":
                 _, h = image_prototypes(self.clip, views[:, :1], prompts.vision)
-            losses["alignment"] = self.alignment(features, h, text, prompts)
+            losses["alignment"] = self.alignment(features, h, text, *source)
             loss = loss + c.lambda_a * losses["alignment"]
         return losses | {"loss": loss}, selected
 
-    def alignment(self, features, h, text, prompts):
-        """L_A [B]; features [B, k, D] and prototypes h of the views, text [B, C, D] of the target classes."""
+    def alignment(self, features, h, text, source, h_text):
+        """L_A [B]; features [B, k, D] and prototypes h of the views, the rest as `class_texts` gives it."""
         c = self.config
-        source, h_text = text_prototypes(self.clip, self.source_packed, prompts.text)          # [B, S, D]
         known = source if c.outside == "source" else text
         p_bar = (self.clip.logit_scale * features @ known.mT).softmax(-1).mean(1)              # [B, S or C]
         if c.outside == "nearest":

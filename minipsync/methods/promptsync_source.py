@@ -4,7 +4,7 @@ import torch
 
 from ..data import benchmark
 from ..prompts import CoupledPrompt, IndependentPrompt
-from ..prototypes import Prototypes, SourceSampler
+from ..prototypes import Prototypes, SourceSampler, text_prototypes
 from ..training import few_shot
 from .base import TestTimeMethod
 
@@ -82,6 +82,15 @@ class PrototypeMethod(TestTimeMethod):
         if source is None and self.clip.name == "mini" and self.trained_on:
             source = benchmark("mini").dataset(self.trained_on, split="train")
         return self.use(found) if source is None else self.prepare(source, prototypes=found)
+
+    def class_texts(self, prompts):
+        """Features [B, C, D] of the target classes; features and prototypes [B, S, D] of the source's."""
+        if not self.config.alignment:
+            return self.clip.encode_text(self.packed, prompts.text), ()
+        source = text_prototypes(self.clip, self.source_packed, prompts.text)
+        if self.class_names == self.prototypes.class_names:                    # one pass does for both
+            return source[0], source
+        return self.clip.encode_text(self.packed, prompts.text), source
 
     def check_source(self):
         """ValueError that says what is missing or out of date, and how to get it."""
