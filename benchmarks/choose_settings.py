@@ -4,9 +4,11 @@ That is what the papers leave open, or what 48-pixel pictures change. The mini b
 (family noto-v1) is in no training set and in no table of results; no test domain is read here. First MaPLe's
 epochs and rate, then, one group of settings after the other (a coordinate search from the papers' values),
 the test-time methods. Each trial is a row of results/mini/settings.csv: accuracy on --limit class-balanced
-images of `val`, its interval, and the mean log-likelihood that decides between trials: it moves before the
-accuracy of a few hundred images does. Trials that are in the table already are not run again, so a killed
-search goes on; the chosen values go to minipsync/assets/mini/settings.json.
+images of `val`, its interval, and the mean reciprocal rank of the true class, which decides between trials:
+it moves before the accuracy of a few hundred images does, and making predictions surer does not change it, as
+it would change a likelihood. Trials that are in the table already are not run again, so a killed search goes
+on; the chosen values go to minipsync/assets/mini/settings.json. PromptSync is searched in its fast version,
+PromptSync*, and takes the same values.
 """
 from __future__ import annotations
 
@@ -24,45 +26,49 @@ from minipsync.evaluation import balanced_order
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 # method: groups of settings to try, in this order; the best of a group is kept while the next is searched
-CROPS = [{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.5, 1.))]
+CROPS = [{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.6, 1.), (.8, 1.))]
+RATES = [{"lr": v} for v in (4e-2, 1.5e-2, 5e-3, 1.5e-3, 5e-4)]
 GROUPS = {
-    "maple_tpt": [CROPS, [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)]],
-    "promptalign": [CROPS, [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2)],
-                    [{"weight": v} for v in (10., 100., 300.)]],
-    "promptsync": [CROPS,
-                   [{"background": b, "corruption": c} for b, c in ((0., 0.), (.25, .25), (.5, .5))],
-                   [{"lr": v} for v in (5e-4, 1.5e-3, 5e-3, 1.5e-2)],
-                   [{"lambda_a": v} for v in (.3, 1., 3., 10.)], [{"lambda_d": v} for v in (.1, .3, 1., 3.)],
-                   [{"alpha": v} for v in (0., 1e-4, 1e-3, 1e-2)], [{"tau": v} for v in (None, .05, .2)],
-                   [{"classes_per_step": v} for v in (16, 48)]],
+    "maple_tpt": [RATES, CROPS],
+    "promptalign": [RATES, CROPS, [{"weight": v} for v in (100., 10., 300.)]],
+    "promptsync_star": [RATES[1:], CROPS,
+                        [{"background": b, "corruption": c} for b, c in ((.5, .5), (.25, .25), (0., 0.))],
+                        [{"lambda_a": v} for v in (1., .3, 3.)], [{"lambda_d": v} for v in (1., .3, .1)],
+                        [{"tau": v} for v in (None, .1)], [{"alpha": v} for v in (1e-3, 1e-2)]],
 }
-MAPLE = [{"epochs": e, "lr": lr, "crop": c} for e, lr, c in (
-    (2, .0026, (.08, 1.)), (5, .0026, (.08, 1.)), (5, .0026, (.5, 1.)), (5, .01, (.5, 1.)),
-    (5, .03, (.5, 1.)), (10, .01, (.5, 1.)))]
+MAPLE = [{"epochs": e, "batch_size": b, "lr": lr, "crop": c} for e, b, lr, c in (
+    (2, 4, .0026, (.08, 1.)), (5, 16, .0052, (.5, 1.)), (5, 16, .02, (.5, 1.)), (5, 16, .05, (.5, 1.)))]
 
 
 def score(method, data, rows, batch: int = 16) -> dict:
-    """Accuracy with a 95 % Wilson interval and mean log-likelihood of `method` on the images `rows`."""
+    """Accuracy with a 95 % Wilson interval and mean reciprocal rank of `method` on the images `rows`."""
     from statsmodels.stats.proportion import proportion_confint
-    right, likelihood = 0, 0.0
+    right, reciprocal = 0, 0.0
     for start in range(0, len(rows), batch):
         items = [data[i] for i in rows[start:start + batch]]
         labels = torch.tensor([label for _, label in items])
-        log_p = method.predict([image for image, _ in items]).log_softmax(1).cpu()
-        right += int((log_p.argmax(1) == labels).sum())
-        likelihood += float(log_p[torch.arange(len(labels)), labels].sum())
+        logits = method.predict([image for image, _ in items]).cpu()                               # [B, C]
+        right += int((logits.argmax(1) == labels).sum())
+        rank = 1 + (logits > logits.gather(1, labels[:, None])).sum(1)                             # [B]
+        reciprocal += float((1 / rank).sum())
     low, high = proportion_confint(right, len(rows), method="wilson")
     return {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high,
-            "log_likelihood": likelihood / len(rows)}
+            "reciprocal_rank": round(reciprocal / len(rows), 4)}
 
 
 class Table:
     """results/mini/settings.csv: one row per trial, added as soon as it is known."""
 
     def __init__(self, path: Path, backbone: str):
-        self.path, self.backbone = path, backbone
-        rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-        self.rows = [r for r in rows if r["backbone"] == backbone]     # another mini CLIP's count for nothing
+        self.path, self.backbone, self.rows = path, backbone, []
+        self.read()
+
+    def read(self) -> None:
+        """Take the rows on disk that another process may have added; not those of another mini CLIP."""
+        rows = pd.read_csv(self.path).to_dict("records") if self.path.exists() else []
+        own = {(r["method"], r["settings"], r["n"]): r for r in self.rows}
+        own |= {(r["method"], r["settings"], r["n"]): r for r in rows if r["backbone"] == self.backbone}
+        self.rows = list(own.values())
 
     def trial(self, method: str, settings: dict, n: int, run) -> dict:
         """The row of `method` with `settings` on n images: from the table, else made by `run(settings)`."""
@@ -72,16 +78,17 @@ class Table:
                 return row
         row = {"method": method, "settings": key, "dataset": "val", "seed": 1, **run(settings),
                "backbone": self.backbone}
+        self.read()
         self.rows.append(row)
         print(f"{method:12} {key}  accuracy {row['accuracy']:.3f}  "
-              f"log-likelihood {row['log_likelihood']:.3f}", flush=True)
+              f"reciprocal rank {row['reciprocal_rank']:.4f}", flush=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(self.rows).round(4).to_csv(self.path, index=False)
         return row
 
     def best(self, method: str, trials: list[dict], n: int, run) -> dict:
-        """The settings among `trials` with the highest log-likelihood, the first of equals."""
-        return max(trials, key=lambda s: self.trial(method, s, n, run)["log_likelihood"])
+        """The settings among `trials` with the highest mean reciprocal rank, the first of equals."""
+        return max(trials, key=lambda s: self.trial(method, s, n, run)["reciprocal_rank"])
 
 
 def keep(method: str, settings: dict) -> None:
@@ -116,7 +123,7 @@ def choose(name: str, clip, data, rows, table: Table) -> None:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("methods", nargs="*", default=["maple.fit", *GROUPS], help="what to choose, in this order")
-    p.add_argument("--limit", type=int, default=200)
+    p.add_argument("--limit", type=int, default=150)
     args = p.parse_args()
     bench = mp.benchmark("mini")
     clip, data = bench.clip(), bench.dataset("val")
@@ -128,8 +135,8 @@ def main() -> None:
             choose_maple(bench, clip, data, list(range(len(data))), table)
         else:
             choose(name, clip, data, rows, table)
-            if name == "promptsync":
-                keep("promptsync_star", json.loads((ASSETS / "settings.json").read_text())["promptsync"])
+            if name == "promptsync_star":
+                keep("promptsync", json.loads((ASSETS / "settings.json").read_text())["promptsync_star"])
 
 
 if __name__ == "__main__":

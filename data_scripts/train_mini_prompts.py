@@ -38,8 +38,10 @@ def main() -> None:
             made = STATISTICS / f"{kind}_mini_maple_seed{seed}.safetensors"
             if not made.exists():
                 method = mp.build(name, clip, train.class_names, **bench.settings(name))
-                super(type(method), method).load(file)
-                getattr(method.prepare(train), kind).save(made)
+                method.load(file)                          # PromptSync computes its prototypes on the way
+                if getattr(method, kind) is None:
+                    method.prepare(train)
+                getattr(method, kind).save(made)
             print(f"{made.name}: {made.stat().st_size / 1e3:.0f} kB")
 
 
