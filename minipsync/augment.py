@@ -149,7 +149,7 @@ def backgrounds(n: int, size: int, generator: Generator, images: Tensor | None =
 # --- corruptions: strengths of ImageNet-C (Hendrycks & Dietterich 2019), severity 1 to 5 --------------------
 STRENGTH = {
     "noise": (0.08, 0.12, 0.18, 0.26, 0.38),                # standard deviation of Gaussian noise
-    "blur": (1.0, 2.0, 3.0, 4.0, 6.0),                      # sigma in px of a 224-px image
+    "blur": (1.0, 2.0, 3.0, 4.0, 6.0),           # sigma in px at 224 px; it shrinks with the root of the size
     "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),                 # factor on the distance from the mean colour
     "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),                # added; half of the draws subtract (ours)
     "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),                 # scale of the coarse grid
@@ -183,7 +183,8 @@ def corrupt_with(name: str, x: Tensor, strength: Tensor, generator: Generator) -
     if name == "noise":
         y = x + strength * torch.randn(x.shape, generator=generator).to(x.device)
     elif name == "blur":
-        y = _both_axes(_blur_matrix(size, strength[:, 0] * size / 224), x)
+        # sigma * size / 224 would be a fifth of a pixel at severity 1 on small images: no blur at all (ours)
+        y = _both_axes(_blur_matrix(size, strength[:, 0] * math.sqrt(size / 224)), x)
     elif name == "contrast":
         mean = x.mean((-2, -1), keepdim=True)
         y = mean + strength * (x - mean)

@@ -77,6 +77,9 @@ class FromSource:
         if metadata.get("format") != FORMAT or metadata.get("kind") != cls.kind:
             kind = metadata.get("kind", "something else")
             raise ValueError(f"{path} holds {kind}, expected source {cls.kind}")
+        if set(tensors) != set(cls.tensors):
+            raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'no tensors'}, expected the "
+                             f"{cls.kind} {', '.join(cls.tensors)}; the file is damaged or not ours")
         out = cls(**tensors, **json.loads(metadata["facts"]))
         if reason := out.misfit(clip, learner, class_names):
             raise ValueError(f"{path}: {reason}; compute them again with method.prepare(source_set)")

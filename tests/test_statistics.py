@@ -1,0 +1,328 @@
+"""Source statistics and prototypes: against two passes and literal loops; files must not be mixed up."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from minipsync.data.dataset import Dataset
+from minipsync.prompts import CoupledPrompt
+from minipsync.prototypes import (
+    PARTS,
+    Prototypes,
+    SourceSampler,
+    image_prototypes,
+    source_samples,
+    text_prototypes,
+    variant_prototypes,
+)
+from minipsync.statistics import FORMAT, RunningMoments, SourceStatistics, prompts_fingerprint
+from minipsync.text import pack_context
+from minipsync.views import ViewConfig, content_seed, make_views
+
+NAMES = ["dog", "sunset", "turtle"]
+LABELS = [0, 2, 1, 0, 2, 2, 1]
+
+
+def picture(seed, size=(40, 36)):
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Seven pictures of three classes."""
+    return Dataset("toys", NAMES, LABELS, [f"toy/{i}" for i in range(len(LABELS))], picture)
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_clip):
+    return CoupledPrompt(tiny_clip, depth=3)
+
+
+@pytest.fixture(scope="module")
+def statistics(tiny_clip, learner, dataset):
+    return SourceStatistics.collect(tiny_clip, learner, dataset, batch_size=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def prototypes(tiny_clip, learner, dataset):
+    return Prototypes.collect(tiny_clip, learner, dataset, n_views=2, batch_size=6, progress=False)
+
+
+def close(a, b, tolerance=1e-5):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+# ---- moments ----
+def test_running_moments_are_those_of_two_passes():
+    x = torch.randn(50, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 + 1000
+    moments = RunningMoments()
+    for part in x.split([1, 20, 7, 22]):
+        moments.update(part)
+    mean = sum(x) / len(x)
+    close(moments.mean, mean, 1e-12)
+    close(moments.variance, sum((row - mean) ** 2 for row in x) / len(x), 1e-10)
+
+
+def test_running_moments_do_not_cancel_in_float32():
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)) * 0.01 + 3000
+    moments = RunningMoments()
+    for part in x.split(8):
+        moments.update(part)
+    close(moments.variance, x.double().var(0, correction=0), 1e-9)
+
+
+def test_statistics_are_mean_and_biased_variance_of_the_block_inputs(tiny_clip, learner, dataset, statistics):
+    with torch.no_grad():
+        x = tiny_clip.preprocess([dataset[i][0] for i in range(len(dataset))])
+        _, inputs = tiny_clip.encode_image(x, learner().vision, trace=(0, 1, 2, 3))
+    for layer in range(4):
+        tokens = inputs[layer].double()                                                            # (N, T, W)
+        mean = sum(tokens) / len(tokens)
+        close(statistics.means[layer].double(), mean)
+        close(statistics.variances[layer].double(), sum((t - mean) ** 2 for t in tokens) / len(tokens))
+    assert statistics.means.shape == (4, 19, 192) and statistics.means.dtype == torch.float32
+    assert statistics.variances[:3, -2:].abs().max() < 1e-9       # before the blocks that see the image
+    assert statistics.variances[3, -2:].min() > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_statistics_do_not_depend_on_the_batch_size(tiny_clip, learner, dataset, statistics, batch_size):
+    again = SourceStatistics.collect(tiny_clip, learner, dataset, batch_size=batch_size, layers=2,
+                                     progress=False)
+    close(again.means, statistics.means[:2])
+    close(again.variances, statistics.variances[:2])
+
+
+def test_an_empty_source_set(tiny_clip, learner, dataset):
+    with pytest.raises(ValueError, match="source set is empty"):
+        SourceStatistics.collect(tiny_clip, learner, dataset.subset([]), progress=False)
+
+
+# ---- files ----
+@pytest.fixture(params=["statistics", "prototypes"])
+def source(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_save_and_load(tmp_path, tiny_clip, learner, source):
+    path = source.save(tmp_path / "new" / "source.safetensors")
+    back = type(source).load(path, tiny_clip, learner, NAMES)
+    for name in source.tensors:
+        assert torch.equal(getattr(back, name), getattr(source, name))
+    facts = ("class_names", "clip", "prompts", "source", "n_images")
+    assert [getattr(back, f) for f in facts] == [NAMES, tiny_clip.fingerprint, prompts_fingerprint(learner),
+                                                 "toys", 7]
+    assert [f.name for f in path.parent.iterdir()] == ["source.safetensors"]            # no half-written file
+    if isinstance(source, Prototypes):
+        assert (back.variants, back.n_views) == (source.variants, 2)
+
+
+def test_a_file_for_others_is_refused(tmp_path, tiny_clip, learner, source):
+    path, kind = source.save(tmp_path / "x.safetensors"), source.kind
+
+    class Other:
+        fingerprint, name, device = "0123456789abcdef", "other", "cpu"
+
+    cases = [((Other(), learner, NAMES), f"{kind} of the backbone {tiny_clip.fingerprint}, this is 0123"),
+             ((tiny_clip, CoupledPrompt(tiny_clip, depth=3, seed=1), NAMES), f"{kind} of the prompts"),
+             ((tiny_clip, learner, NAMES[::-1]), "of other classes, 3: dog"),
+             ((tiny_clip, learner, NAMES[:2]), "of other classes")]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match="x.safetensors: source .*; compute .* method.prepare") as error:
+            type(source).load(path, *arguments)
+        assert message in str(error.value)
+    assert type(source).load(path).kind == kind                               # nothing asked, nothing refused
+
+
+def test_a_file_of_the_other_kind_is_refused(tmp_path, statistics, prototypes):
+    path = prototypes.save(tmp_path / "p.safetensors")
+    with pytest.raises(ValueError, match="holds prototypes, expected source moments"):
+        SourceStatistics.load(path)
+    with pytest.raises(ValueError, match="holds moments, expected source prototypes"):
+        Prototypes.load(statistics.save(tmp_path / "s.safetensors"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_is_refused(tmp_path, tiny_clip, learner, statistics, bad):
+    means = statistics.means.clone()
+    means[1, 2, 3] = bad
+    path = SourceStatistics(means, statistics.variances, class_names=NAMES, clip=tiny_clip.fingerprint,
+                            prompts=prompts_fingerprint(learner)).save(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="NaN or infinity.*prepare"):
+        SourceStatistics.load(path, tiny_clip, learner)
+
+
+def test_files_of_something_else(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"x\.safetensors does not exist.*method\.prepare"):
+        SourceStatistics.load(path)
+    path.write_bytes(b"not tensors at all")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        SourceStatistics.load(path)
+    save_file({"means": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="holds something else, expected source moments"):
+        SourceStatistics.load(path)
+
+
+def test_a_file_without_its_tensors_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"means": torch.zeros(2)}, path, {"format": FORMAT, "kind": "moments", "facts": json.dumps({})})
+    with pytest.raises(ValueError, match="holds means, expected the moments means, variances"):
+        SourceStatistics.load(path)
+
+
+def test_prompts_fingerprint(tiny_clip, learner):
+    same, other = CoupledPrompt(tiny_clip, depth=3), CoupledPrompt(tiny_clip, depth=3)
+    assert prompts_fingerprint(same) == prompts_fingerprint(learner) == prompts_fingerprint(same.double())
+    other.ctx.data[0, 0] += 1e-3
+    assert len({prompts_fingerprint(x) for x in (same, other, CoupledPrompt(tiny_clip, depth=2))}) == 3
+
+
+# ---- prototypes ----
+def test_prototypes_are_means_over_samples(tiny_clip, learner, dataset, prototypes):
+    """p_c = mean of h_x over the images of c and their views, one image and one token at a time."""
+    prompts, config = learner(), ViewConfig(background=0.5, corruption=0.5)
+    rows = {part: [[] for _ in NAMES] for part in ("vision", "cls")}
+    with torch.no_grad():
+        for i, label in enumerate(LABELS):
+            for view in make_views(picture(i), 3, tiny_clip, config, seed=content_seed(picture(i), 0)):
+                feature, kept = tiny_clip.encode_image(view[None], prompts.vision, trace=("tokens",))
+                tokens = kept["tokens"][0]                                          # (patches and prompts, D)
+                assert tokens.shape == (16 + 2, 64)
+                rows["vision"][label].append(F.normalize(sum(tokens) / len(tokens), dim=-1))
+                rows["cls"][label].append(feature[0])
+    for part, per_class in rows.items():
+        assert [len(r) for r in per_class] == [6, 6, 9]
+        close(getattr(prototypes, part), torch.stack([sum(r) / len(r) for r in per_class]))
+
+
+def test_text_prototypes_are_means_over_variants_and_tokens(tiny_clip, learner, prototypes):
+    """Tokens between SOS and EOT, one text at a time."""
+    assert prototypes.variants == [["dog", "domestic dog", "dog with flag", "Canis familiaris"],
+                                   ["sunset", "sundown", "sunset, not sunrise"],
+                                   ["turtle", "turtle with carapace", "turtle with plastron"]]
+    with torch.no_grad():
+        for variants, ours in zip(prototypes.variants, prototypes.text, strict=True):
+            h = []
+            for text in variants:
+                _, kept = tiny_clip.encode_text(learner.packing([text]), learner().text, trace=("tokens",))
+                tokens = kept["tokens"][0][kept["mask"][0]]
+                assert len(tokens) == len(tiny_clip.tokenizer.encode(f"a photo of a {text}."))
+                h.append(F.normalize(sum(tokens) / len(tokens), dim=-1))
+            close(ours, sum(h) / len(h))
+
+
+def test_prototypes_do_not_depend_on_the_batch_size(tiny_clip, learner, dataset, prototypes):
+    again = Prototypes.collect(tiny_clip, learner, dataset, n_views=2, batch_size=1, progress=False)
+    for part in PARTS:
+        close(getattr(again, part), getattr(prototypes, part))
+        assert (getattr(again, part).norm(dim=-1) <= 1 + 1e-6).all()
+
+
+def test_a_seed_changes_the_views_alone(tiny_clip, learner, dataset, prototypes):
+    other = Prototypes.collect(tiny_clip, learner, dataset, n_views=2, seed=1, progress=False)
+    assert not torch.allclose(other.vision, prototypes.vision, atol=1e-4)
+    close(other.text, prototypes.text)
+
+
+def test_a_class_without_an_image(tiny_clip, learner, dataset):
+    with pytest.raises(ValueError, match="no image of 'sunset'.*of_classes"):
+        Prototypes.collect(tiny_clip, learner, dataset.subset([0, 1, 3, 4]), progress=False)
+
+
+def test_variants_that_do_not_fit_are_dropped(tiny_clip, learner, dataset, monkeypatch):
+    texts = [[n, n + " and so on" * 40, n + "s"] for n in NAMES]
+    monkeypatch.setattr("minipsync.prototypes.text_variants", lambda *_: texts)
+    made = Prototypes.collect(tiny_clip, learner, dataset, n_views=0, progress=False)
+    assert made.variants == [[n, n + "s"] for n in NAMES]
+
+
+def test_image_prototypes_without_prompts_have_patches_only(tiny_clip):
+    x = tiny_clip.preprocess([picture(0), picture(1)])
+    with torch.no_grad():
+        features, h = image_prototypes(tiny_clip, x, None)
+        _, kept = tiny_clip.encode_image(x, trace=("tokens",))
+    assert kept["tokens"].shape == (2, 16, 64) and torch.equal(h["cls"], features)
+    close(h["vision"].norm(dim=-1), torch.ones(2))
+
+
+def test_variant_prototypes_use_each_episodes_prompts(tiny_clip, learner):
+    """Two episodes with prompts and classes of their own, against a class at a time; padding has weight 0."""
+    names = [[["dog", "dogs", "a big dog"], ["sunset"]], [["turtle"], ["sea turtle", "turtles"]]]
+    noise = torch.randn(2, 3, 2, 128, generator=torch.Generator().manual_seed(0))
+    prompts = learner().text.detach() + 0.1 * noise                                             # (B, L, n, W)
+    with torch.no_grad():
+        h, weights = variant_prototypes(tiny_clip, learner, prompts, names)
+        assert h.shape == (2, 2, 3, 64)
+        assert weights.tolist() == [[[pytest.approx(1 / 3)] * 3, [1, 0, 0]], [[1, 0, 0], [0.5, 0.5, 0]]]
+        for b, classes in enumerate(names):
+            for k, texts in enumerate(classes):
+                packed = pack_context(texts, 2, tail="of a")
+                _, want = text_prototypes(tiny_clip, packed, prompts[b])
+                close(h[b, k, :len(texts)], want)
+                assert not h[b, k, len(texts):].any()
+
+
+# ---- the source batch ----
+def test_a_draw_depends_on_its_seed_alone(tiny_clip, dataset):
+    sampler, fresh = SourceSampler(dataset, tiny_clip), SourceSampler(dataset, tiny_clip, cache_mb=0)
+    a = sampler.draw([5, 6, 5], 2, 3)
+    torch.rand(3)
+    b = fresh.draw([6], 2, 3)
+    assert a.labels.shape == (3, 2) and a.views.shape == (3, 2, 3, 3, 32, 32)
+    assert torch.equal(a.labels[1], b.labels[0]) and torch.equal(a.views[1], b.views[0])
+    assert torch.equal(a.labels[0], a.labels[2]) and torch.equal(a.views[0], a.views[2])
+    assert not torch.equal(a.views[0], a.views[1])
+    assert sampler.cache and not fresh.cache
+
+
+def test_classes_are_distinct_and_all_have_their_turn(tiny_clip, dataset):
+    sampler = SourceSampler(dataset, tiny_clip)
+    batch = sampler.draw(range(40), 2, 1)
+    assert all(len(set(row)) == 2 for row in batch.labels.tolist())
+    assert torch.bincount(batch.labels.flatten()).min() > 15
+    everything = sampler.draw([1], 0, 1)
+    assert sorted(everything.labels[0].tolist()) == [0, 1, 2]
+
+
+def test_views_are_of_the_drawn_class(tiny_clip):
+    """Pictures of one plain colour per class: every view shows the colour of its label."""
+    colours = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]
+    plain = Dataset("plain", NAMES, LABELS, [str(i) for i in range(len(LABELS))],
+                    lambda i: Image.new("RGB", (40, 40), colours[LABELS[i]]))
+    batch = SourceSampler(plain, tiny_clip, ViewConfig()).draw(range(5), 3, 2)
+    seen = tiny_clip.denormalize(batch.views).mean((-2, -1)).argmax(-1)                           # (5, 3, 2)
+    assert torch.equal(seen, batch.labels[..., None].expand_as(seen))
+
+
+def test_every_image_of_a_class_is_drawn(tiny_clip, dataset):
+    sampler = SourceSampler(dataset, tiny_clip)
+    sampler.draw(range(30), 3, 1)
+    assert sorted(sampler.cache) == list(range(len(LABELS)))
+
+
+def test_source_samples_are_the_inputs_of_the_discrimination(tiny_clip, learner, dataset, prototypes):
+    batch = SourceSampler(dataset, tiny_clip).draw([1, 2], 2, 3)
+    params = learner.episodes(2)
+    prompts = learner(params)
+    samples, p, weights = source_samples(tiny_clip, learner, prompts, prototypes, batch, PARTS)
+    assert set(samples) == set(p) == set(weights) == set(PARTS)
+    for part in PARTS:
+        assert samples[part].shape[:2] == (2, 2) and samples[part].shape[:3] == weights[part].shape
+        close(weights[part].sum(-1), torch.ones(2, 2))
+        assert torch.equal(p[part], getattr(prototypes, part)[batch.labels])
+    _, h = image_prototypes(tiny_clip, batch.views[1, 0], learner().vision)
+    close(samples["vision"][1, 0], h["vision"])
+    close(samples["cls"][1, 0], h["cls"])
+    close((samples["text"] * weights["text"][..., None]).sum(2), prototypes.text[batch.labels])
+    only = source_samples(tiny_clip, learner, prompts, prototypes, batch, ("cls",))
+    assert all(set(x) == {"cls"} for x in only)
+    (gradient,) = torch.autograd.grad(sum(x.sum() for x in samples.values()), params["ctx"])
+    assert gradient.shape == (2, 2, 128) and gradient.isfinite().all() and gradient.any()
