@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
 import minipsync as mp
+from minipsync.tables import to_markdown
 from minipsync.text import pack_texts
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/zero_shot.csv"
@@ -78,7 +79,7 @@ def main() -> None:
     wide.insert(0, "95 %", [f"{100 * photo.low[d]:.1f} – {100 * photo.high[d]:.1f}" for d in wide.index])
     wide.insert(0, "n", photo.n)
     wide["spread"] = (singles.max(axis=1) - singles.min(axis=1)).round(1)
-    print(wide.to_markdown())
+    print(to_markdown(wide, digits=1))
     ood = wide.loc[["v2", "sketch", "r", "a"], "photo"]
     print(f"\nOOD average {np.mean(ood):.1f}; mini CLIP {clip.fingerprint}")
 
