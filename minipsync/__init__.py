@@ -8,10 +8,11 @@
 """
 
 from .clip import load_clip
-from .data import Dataset, benchmark, folder
+from .data import Dataset, benchmark, folder, webdataset
 from .evaluation import compare, evaluate
 from .methods import build
 from .parameters import check_parameters
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip"]
+__all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip",
+           "webdataset"]

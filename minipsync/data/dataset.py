@@ -63,6 +63,12 @@ class Dataset:
         part.labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
         return part
 
+    def halves(self) -> tuple[Dataset, Dataset]:
+        """Base and novel: the first half of the classes (the larger where their number is odd) and the rest,
+        each with labels from 0 (METHODS 3.5)."""
+        n = len(self.class_names)
+        return self.of_classes(range((n + 1) // 2)), self.of_classes(range((n + 1) // 2, n))
+
     def __repr__(self) -> str:
         return (f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, "
                 f"{len(self.class_names)} classes)")

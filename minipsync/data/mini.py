@@ -178,8 +178,8 @@ class Mini:
                        [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
                        split)
 
-    def settings(self, method: str) -> dict:
-        """What differs from the paper's settings of `method` on these small pictures.
+    def settings(self, method: str, dataset: str | None = None) -> dict:
+        """What differs from the paper's settings of `method` on these small pictures, the same for all sets.
 
         Chosen on the validation domain `val` by benchmarks/choose_settings.py, whose table is
         results/mini/settings.csv. "maple.fit" names those of MaPLe's training; {} where nothing differs.

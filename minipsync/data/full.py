@@ -1,0 +1,79 @@
+"""The full benchmark: the papers' real data sets, below one root folder laid out as CoOp's DATASETS.md says.
+
+Names are those of the mini benchmark where both have a data set, else CoOp's.
+"""
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from .dataset import Dataset
+from .folders import folder
+from .imagenet import FOLDERS, load_folders
+from .shards import webdataset
+from .splits import PARTS, SPLITS, load_split
+
+ROOT = "MINIPSYNC_ROOT"                            # environment variable that stands for `root`
+OWN = {"folder:": folder, "wds:": webdataset}      # names of one's own data: "folder:/path", "wds:/path"
+
+
+class Full:
+    """The full benchmark's data sets and OpenAI's CLIP.
+
+    root:    the folder that holds them all; by default what the environment variable MINIPSYNC_ROOT says.
+    partial: go on, with a warning, where classes or pictures are missing; otherwise that is an error, since
+             numbers of an incomplete copy are not the papers'.
+    """
+
+    name = "full"
+    names = (*FOLDERS, *SPLITS)
+
+    def __init__(self, root: str | Path | None = None, partial: bool = False):
+        root = root or os.environ.get(ROOT)
+        self.root, self.partial = Path(root).expanduser() if root else None, partial
+        if self.root and not self.root.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(self.root)!r}; expected the one that holds "
+                                    "'imagenet', 'caltech-101' and so on")
+
+    def dataset(self, name: str, split: str = "test") -> Dataset:
+        """The data set `name`, or one's own: "folder:/path" (`folder`) and "wds:/path" (`webdataset`).
+
+        split: "test", "train" (imagenet, the transfer sets) or "val" (the transfer sets). ImageNet's test
+        split is its validation set, as in all the papers; one's own data are what the path holds, whatever
+        the split is called. Raises ValueError for an unknown name or split and for a copy that is not as
+        published, FileNotFoundError for one that is not there, with where it should be.
+        """
+        for prefix, load in OWN.items():
+            if name.startswith(prefix):
+                data = load(name.removeprefix(prefix))
+                data.split = split
+                return data
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, 1)
+            raise ValueError(f"unknown data set {name!r}{f', did you mean {close[0]!r}?' if close else ''}; "
+                             f"expected one of: {', '.join(self.names)}, 'folder:/path' or 'wds:/path'")
+        splits = FOLDERS[name].places if name in FOLDERS else PARTS
+        if split not in splits:
+            raise ValueError(f"data set {name!r} has no split {split!r}, "
+                             f"expected one of: {', '.join(splits)}")
+        if self.root is None:
+            raise ValueError("the full benchmark needs to know where the data sets lie: benchmark('full', "
+                             f"root='/path'), or the environment variable {ROOT}")
+        load = load_folders if name in FOLDERS else load_split
+        return load(name, split, self.root, self.partial)
+
+    def settings(self, method: str, dataset: str | None = None) -> dict:
+        """What differs from the defaults of `method`, which are those for ImageNet, on `dataset`.
+
+        The ten transfer sets are the papers' fine-grained ones: other rates (PromptAlign), AugMix (TPT).
+        """
+        from ..methods import REGISTRY  # here, so that pictures can be had without torch models
+        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
+        switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
+        return {switch: True} if switch and dataset in SPLITS else {}
+
+    def clip(self, name: str = "ViT-B-16", **settings):
+        """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
+        from ..clip import load_clip  # here, so that pictures can be had without torch models
+        return load_clip(name, **settings)

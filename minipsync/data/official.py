@@ -1,0 +1,78 @@
+"""Lists that data sets themselves come with: path and label of each picture, and class names by CoOp's rules.
+
+Each function takes the data set's folder and returns (items, names), as `splits.read_json` does. A list that
+is not there raises FileNotFoundError, a picture of an unlisted class ValueError (METHODS 3.2).
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+
+def aircraft(folder: Path, split: str):
+    """FGVC Aircraft: "1025794 707-320" a line; labels in the order of variants.txt."""
+    names = _lines(folder / "variants.txt")
+    file = folder / f"images_variant_{split}.txt"
+    rows = [line.split(" ", 1) for line in _lines(file)]
+    return [(f"{row[0]}.jpg", _label(names, row[-1], file)) for row in rows], names
+
+
+def pets(folder: Path):
+    """Oxford-IIIT Pets, annotations/test.txt: "Abyssinian_201 1 1 1"; names are those of the files."""
+    file = folder / "annotations/test.txt"
+    rows = [line.split() for line in _lines(file) if not line.startswith("#")]
+    names = {int(row[1]) - 1: row[0].rpartition("_")[0].lower() for row in rows}
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"{str(file)!r} has the classes {sorted(names)}, expected 1, 2, … without a gap")
+    return [(f"{row[0]}.jpg", int(row[1]) - 1) for row in rows], [names[i] for i in range(len(names))]
+
+
+def cars(folder: Path):
+    """Stanford Cars, two .mat files; "AM General Hummer SUV 2000" becomes "2000 AM General Hummer SUV"."""
+    names = [str(name) for name in _mat(folder / "devkit/cars_meta.mat", "class_names")]
+    annotations = _mat(folder / "cars_test_annos_withlabels.mat", "annotations")
+    items = [(f"cars_test/{row['fname']}", int(row["class"]) - 1) for row in annotations]
+    return items, [" ".join([name.split(" ")[-1], *name.split(" ")[:-1]]) for name in names]
+
+
+def sun397(folder: Path):
+    """SUN397, first partition: "/a/apse/indoor/sun_x.jpg" is of the class "indoor apse"."""
+    keys = _lines(folder / "ClassName.txt")
+    file = folder / "Testing_01.txt"
+    items = [(line[1:], _label(keys, line.rpartition("/")[0], file)) for line in _lines(file)]
+    return items, [" ".join(reversed(key.split("/")[2:])) for key in keys]
+
+
+def ucf101(folder: Path):
+    """UCF101, first split: the frame of "HighJump/v_HighJump_g01_c01.avi" lies in the folder High_Jump."""
+    lists = folder / "ucfTrainTestlist"
+    keys = [line.split()[1] for line in _lines(lists / "classInd.txt")]
+    names = ["_".join(re.findall("[A-Z][^A-Z]*", key)) for key in keys]
+    items = []
+    for line in _lines(lists / "testlist01.txt"):
+        action, video = line.split()[0].split("/")
+        label = _label(keys, action, lists / "testlist01.txt")
+        items.append((f"{names[label]}/{video.removesuffix('.avi')}.jpg", label))
+    return items, names
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text file, without empty ones."""
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _label(keys: list[str], key: str, file: Path) -> int:
+    if key not in keys:
+        raise ValueError(f"{str(file)!r} has a picture of {key!r}, which is none of the {len(keys)} listed "
+                         "classes; the lists belong to different versions or are damaged")
+    return keys.index(key)
+
+
+def _mat(file: Path, key: str):
+    """One array of a .mat file, flat."""
+    from scipy.io import loadmat  # here: slow to import, and needed by one data set
+    if not file.is_file():
+        raise FileNotFoundError(2, "no such file", str(file))
+    return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
