@@ -216,8 +216,13 @@ def contact_sheet(images, row_names, column_names, title="", size=0.9):
     margin = 0.09 * max(map(len, map(str, row_names))) + 0.2
     slope = 30 if max(len(str(name)) for name in column_names) * 0.085 > size else 0
     width, height = size * len(column_names) + margin, size * len(images) + (0.9 if title else 0.6)
+    # a sloping name begins above the middle of its column; the last ones may stick out on the right
+    beyond = max(0.066 * len(str(name)) - size * (len(column_names) - c - 0.5)
+                 for c, name in enumerate(column_names)) if slope else 0
+    beyond = max(beyond, 0)
     with plt.rc_context(STYLE):
-        figure, axes = _figure(len(images), len(column_names), (width, height))
+        figure, axes = _figure(len(images), len(column_names), (width + beyond, height))
+        figure.get_layout_engine().set(rect=(0, 0, width / (width + beyond), 1))
         for r, row in enumerate(images):
             for c, image in enumerate(row):
                 axis = axes[r, c]
@@ -225,7 +230,8 @@ def contact_sheet(images, row_names, column_names, title="", size=0.9):
                 if image is not None:
                     axis.imshow(_array(image), interpolation="nearest")
                 if r == 0:
-                    axis.set_title(str(column_names[c]), fontsize=9, loc="center", rotation=slope)
+                    axis.set_title(str(column_names[c]), fontsize=9, loc="center", rotation=slope,
+                                   ha="left" if slope else "center")
                 if c == 0:
                     axis.set_ylabel(str(row_names[r]), rotation=0, ha="right", va="center", fontsize=9)
         if title:

@@ -55,7 +55,7 @@ def figures():
             "views_plain": plots.view_grid(some_images(3)),
             "probabilities": plots.class_probabilities(before, torch.tensor(after), NAMES, label=4),
             "distances": plots.prototype_distances(near, near * draw.uniform(0.7, 1.1, 12), NAMES, label=7),
-            "map": plots.prototype_map(torch.eye(3, 8), torch.rand(7, 8), [0, 0, 1, 1, 2, 2, 2], "abc", "r: "),
+            "map": plots.prototype_map(torch.eye(3, 8), torch.rand(5, 8), [0, 0, 1, 1, 2], "abc", "r: "),
             "reliability": plots.reliability([results[0], results[-1]]),
             "sheet": plots.contact_sheet([[*some_images(4), None], [*some_images(4), clear]],
                                          ["cat", "sailing boat"], STYLES, "styles")}

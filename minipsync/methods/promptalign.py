@@ -13,6 +13,8 @@ and |.| is averaged over positions and channels; the poster's formula has none o
 
 from dataclasses import dataclass
 
+import torch
+
 from ..losses import marginal_entropy, moment_alignment
 from ..prompts import CoupledPrompt
 from ..settings import require
@@ -65,11 +67,27 @@ class PromptAlign(TestTimeMethod):
     recipe = MaPLe.recipe
 
     def __init__(self, clip, class_names, config=None, **settings):
-        self.statistics: SourceStatistics | None = None
         super().__init__(clip, class_names, config, **settings)
+        self.statistics = None
         top = clip.vision_layers + 1
         require(self.config.align_to <= top, "promptalign", "align_to", self.config.align_to,
                 f"at most {top}, this CLIP has {top - 1} vision blocks")
+
+    @property
+    def statistics(self) -> SourceStatistics | None:
+        """Those of the source under the present prompts."""
+        return self._statistics
+
+    @statistics.setter
+    def statistics(self, value):
+        self._statistics, self._made_for = value, [p.detach().clone() for p in self.parameters()]
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._made_for = [fn(p) for p in self._made_for]
+        if self._statistics is not None:                         # method.to(device) takes them along
+            self._statistics.to(self.clip.device)
+        return self
 
     def make_learner(self):
         c = self.config
@@ -96,6 +114,9 @@ class PromptAlign(TestTimeMethod):
             raise ValueError("promptalign has no source statistics for these prompts; "
                              "method.prepare(source_set) computes them, "
                              "method.load(path, statistics=file) reads them")
+        if not all(map(torch.equal, self._made_for, self.parameters())):
+            raise ValueError("promptalign: the prompts are not those that the source statistics were made "
+                             "for, they have changed since; method.prepare(source_set) computes fitting ones")
         return super().adapt(views)
 
     # ---- the source ----

@@ -1,0 +1,107 @@
+"""The notebooks as their readers run them: papermill from another folder, a typo, a run that is killed.
+
+`make test` also runs every notebook with its default parameters (nbval).
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+PROMPTSYNC = ROOT / "notebooks/07_promptsync.ipynb"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from show_cell import text_of  # noqa: E402
+
+
+def papermill(folder, *parameters, notebook=PROMPTSYNC):
+    """Start `papermill notebook out.ipynb -p …` in `folder`."""
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-k", "python3",
+               "--no-progress-bar"]
+    for name, value in zip(parameters[::2], parameters[1::2], strict=True):
+        command += ["-p", name, str(value)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def accuracies(folder) -> str:
+    """The table of accuracies that out.ipynb shows, without the times."""
+    text = text_of(nbformat.read(folder / "out.ipynb", as_version=4), "accuracy")
+    return re.sub(r" +\d+$", "", text.replace("ms per image", ""), flags=re.M)
+
+
+def count_rows(folder) -> int:
+    return sum(len(file.read_bytes().splitlines()) - 1 for file in folder.rglob("records/*.csv"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A folder in which notebook 07 ran on 5 line drawings."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = papermill(folder, "dataset", "sketch", "limit", 5)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-3000:]
+    return folder
+
+
+def test_the_table_comes_from_the_records_of_the_run(undisturbed):
+    rows = {file.name.split("-")[0]: pd.read_csv(file) for file in undisturbed.rglob("records/*.csv")}
+    assert set(rows) == {"zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", "promptsync"}
+    table = accuracies(undisturbed)
+    shown = {"CLIP zero-shot": "zero_shot", "MaPLe + TPT": "maple_tpt", "PromptSync ": "promptsync"}
+    for name, method in shown.items():
+        line = next(line for line in table.splitlines() if line.startswith(name))
+        assert len(rows[method]) == 5 and rows[method].image.str.startswith("sketch/").all()
+        assert line.removeprefix(name).split()[0] == f"{100 * rows[method].correct.mean():.1f}"
+
+
+def test_a_killed_run_goes_on_to_the_same_table(undisturbed, tmp_path):
+    process = papermill(tmp_path, "dataset", "sketch", "limit", 5, "records", tmp_path / "records")
+    while count_rows(tmp_path) < 20 and process.poll() is None:          # 30 rows are the whole run
+        time.sleep(0.1)
+    assert process.poll() is None, process.stdout.read()[-3000:]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3)                                       # the kernel notices within a second, and ends itself
+    assert 20 <= count_rows(tmp_path) < 30
+    again = papermill(tmp_path, "dataset", "sketch", "limit", 5, "records", tmp_path / "records")
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said[-3000:]
+    assert count_rows(tmp_path) == 30
+    assert accuracies(tmp_path) == accuracies(undisturbed)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("datasett", "sketch", "datasett: there is no such parameter. Did you mean dataset?"),
+    ("dataset", "sketchh", "Did you mean sketch?"),
+    ("limit", "many", "limit = 'many': expected a whole number, 0 or more")])
+def test_a_wrong_parameter_stops_with_the_good_ones(tmp_path, name, value, message):
+    process = papermill(tmp_path, name, value)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert message in said
+    assert "The parameters are:" in said and "imagenet, v2, sketch" in said
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    """Executed, in order, small, and about no machine in particular."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "parameters" in code[1].metadata.get("tags", []) and "check_parameters" in code[2].source
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+    assert path.stat().st_size <= 300_000
+    assert all(cell.source.count("\n") < 25 for cell in code)
+    assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", path.read_text(encoding="utf-8"))
