@@ -33,7 +33,7 @@ GROUPS = {
     "promptalign": [RATES, CROPS, [{"weight": v} for v in (100., 10., 300.)]],
     "promptsync_star": [RATES[1:], CROPS,
                         [{"background": b, "corruption": c} for b, c in ((.5, .5), (.25, .25), (0., 0.))],
-                        [{"lambda_a": v} for v in (1., .3, 3.)], [{"lambda_d": v} for v in (1., .3, .1)],
+                        [{"lambda_a": v} for v in (1., .3, 3.)], [{"lambda_d": v} for v in (1., .2)],
                         [{"tau": v} for v in (None, .1)], [{"alpha": v} for v in (1e-3, 1e-2)]],
 }
 MAPLE = [{"epochs": e, "batch_size": b, "lr": lr, "crop": c} for e, b, lr, c in (
@@ -123,7 +123,7 @@ def choose(name: str, clip, data, rows, table: Table) -> None:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("methods", nargs="*", default=["maple.fit", *GROUPS], help="what to choose, in this order")
-    p.add_argument("--limit", type=int, default=150)
+    p.add_argument("--limit", type=int, default=100)
     args = p.parse_args()
     bench = mp.benchmark("mini")
     clip, data = bench.clip(), bench.dataset("val")

@@ -2,6 +2,7 @@
 
     domain_generalisation   every method of notebook 07 on imagenet, v2, sketch, r and a
     promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
+    base_to_novel           zero-shot and 16-shot CoOp, learned on the base half of the classes
 
 Every image is a record under --records, so a run that was stopped goes on, and several processes can share
 the work: start one per core with other --datasets, then once more with all of them to write the table.
@@ -28,25 +29,37 @@ def build(bench, name, data, **settings):
 
 
 def domain_generalisation(bench, data):
-    """(label, method) for every row."""
+    """(label, method, test set) for every row."""
     for name in METHODS:
-        yield name, build(bench, name, data)
+        yield name, build(bench, name, data), data
 
 
 def promptsync_ablation(bench, data):
     for k in range(len(LOSSES) + 1):
         for on in combinations(LOSSES, k):
             if not on:
-                yield "none (MaPLe)", build(bench, "maple", data)
+                yield "none (MaPLe)", build(bench, "maple", data), data
             else:
                 switches = {loss: loss in on for loss in LOSSES}
-                yield " + ".join(on), build(bench, "promptsync_star", data, **switches)
+                yield " + ".join(on), build(bench, "promptsync_star", data, **switches), data
     for part in ("text", "vision", "cls"):
-        yield f"all three, {part} prototypes only", build(bench, "promptsync_star", data, parts=(part,))
+        method = build(bench, "promptsync_star", data, parts=(part,))
+        yield f"all three, {part} prototypes only", method, data
+
+
+def base_to_novel(bench, data):
+    halves = dict(zip(("base", "novel"), data.halves(), strict=True))
+    train, _ = bench.dataset(data.name, "train").halves()
+    coop = mp.build("coop", bench.clip(), train.class_names).fit(train)
+    for name, half in halves.items():
+        half.name = f"{data.name}_{name}"
+        yield "zero_shot", mp.build("zero_shot", bench.clip(), half.class_names), half
+        yield "coop", coop.set_class_names(half.class_names), half
 
 
 TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a")),
-          "promptsync_ablation": (promptsync_ablation, ("sketch", "r"))}
+          "promptsync_ablation": (promptsync_ablation, ("sketch", "r")),
+          "base_to_novel": (base_to_novel, ("animals", "vehicles", "clothing"))}
 
 
 def main() -> None:
@@ -61,12 +74,12 @@ def main() -> None:
     bench, rows = mp.benchmark("mini"), []
     for name in args.datasets or datasets:
         data = bench.dataset(name)
-        for label, method in variants(bench, data):
-            result = mp.evaluate(method, data, args.limit or None, args.records, seed=args.seed)
+        for label, method, test_set in variants(bench, data):
+            result = mp.evaluate(method, test_set, args.limit or None, args.records, seed=args.seed)
             rows.append({**result.row(), "method": label, "backbone": method.clip.fingerprint,
                          "minipsync": mp.__version__, "torch": torch.__version__.split("+")[0]})
             print(f"{label}: {result}", flush=True)
-    if set(datasets) <= {row["dataset"] for row in rows}:
+    if set(datasets) <= set(args.datasets or datasets):
         OUT.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).round(4).to_csv(OUT / f"{args.table}.csv", index=False)
         print(f"written: {OUT / args.table}.csv")
