@@ -9,6 +9,12 @@ it moves before the accuracy of a few hundred images does, and making prediction
 it would change a likelihood. Trials that are in the table already are not run again, so a killed search goes
 on; the chosen values go to minipsync/assets/mini/settings.json. PromptSync is searched in its fast version,
 PromptSync*, and takes the same values.
+
+In this order, as the test-time methods tune the prompts that MaPLe's settings give:
+
+    python -m benchmarks.choose_settings maple.fit
+    python -m data_scripts.train_mini_prompts
+    python -m benchmarks.choose_settings maple_tpt promptalign promptsync_star
 """
 from __future__ import annotations
 
@@ -23,6 +29,7 @@ import torch
 import minipsync as mp
 from minipsync.data.mini import ASSETS
 from minipsync.evaluation import balanced_order
+from minipsync.statistics import prompts_fingerprint
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 # method: groups of settings to try, in this order; the best of a group is kept while the next is searched
@@ -57,17 +64,21 @@ def score(method, data, rows, batch: int = 16) -> dict:
 
 
 class Table:
-    """results/mini/settings.csv: one row per trial, added as soon as it is known."""
+    """results/mini/settings.csv: one row per trial, added as soon as it is known.
 
-    def __init__(self, path: Path, backbone: str):
-        self.path, self.backbone, self.rows = path, backbone, []
+    A row counts for one mini CLIP (`backbone`) and one set of MaPLe's `prompts`, "" where those are trained.
+    """
+
+    def __init__(self, path: Path, backbone: str, prompts: str):
+        self.path, self.backbone, self.prompts, self.rows = path, backbone, prompts, []
         self.read()
 
     def read(self) -> None:
         """Take the rows on disk that another process may have added; not those of another mini CLIP."""
-        rows = pd.read_csv(self.path).to_dict("records") if self.path.exists() else []
+        rows = pd.read_csv(self.path, keep_default_na=False).to_dict("records") if self.path.exists() else []
         own = {(r["method"], r["settings"], r["n"]): r for r in self.rows}
-        own |= {(r["method"], r["settings"], r["n"]): r for r in rows if r["backbone"] == self.backbone}
+        own |= {(r["method"], r["settings"], r["n"]): r for r in rows
+                if r["backbone"] == self.backbone and r["prompts"] in ("", self.prompts)}
         self.rows = list(own.values())
 
     def trial(self, method: str, settings: dict, n: int, run) -> dict:
@@ -77,7 +88,7 @@ class Table:
             if (row["method"], row["settings"], row["n"]) == (method, key, n):
                 return row
         row = {"method": method, "settings": key, "dataset": "val", "seed": 1, **run(settings),
-               "backbone": self.backbone}
+               "backbone": self.backbone, "prompts": "" if method == "maple.fit" else self.prompts}
         self.read()
         self.rows.append(row)
         print(f"{method:12} {key}  accuracy {row['accuracy']:.3f}  "
@@ -122,12 +133,13 @@ def choose(name: str, clip, data, rows, table: Table) -> None:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("methods", nargs="*", default=["maple.fit", *GROUPS], help="what to choose, in this order")
+    p.add_argument("methods", nargs="+", choices=["maple.fit", *GROUPS], help="what to choose, in this order")
     p.add_argument("--limit", type=int, default=100)
     args = p.parse_args()
     bench = mp.benchmark("mini")
     clip, data = bench.clip(), bench.dataset("val")
-    table = Table(OUT, clip.fingerprint)
+    maple = None if args.methods == ["maple.fit"] else mp.build("maple", clip, data.class_names).load()
+    table = Table(OUT, clip.fingerprint, prompts_fingerprint(maple.learner) if maple else "")
     ids = [data.image_id(i) for i in range(len(data))]
     rows = np.array(balanced_order(ids, data.labels, args.limit)).tolist()
     for name in args.methods:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -89,11 +90,14 @@ def fetch(package: str, cache: Path) -> Path:
             raise RuntimeError(f"npm pack {package} failed: {done.stderr.strip()[-300:]}. "
                                "Node's npm and its registry are needed once.")
         archive = cache / done.stdout.strip().splitlines()[-1]
+        partial = folder.with_name(folder.name + ".part")          # a killed run leaves no half package
+        shutil.rmtree(partial, ignore_errors=True)
         with tarfile.open(archive) as tar:
             members = [m for m in tar.getmembers() if m.isfile()]
             for m in members:
                 m.name = m.name.split("/", 1)[1]
-            tar.extractall(folder, members=members, filter="data")
+            tar.extractall(partial, members=members, filter="data")
+        partial.rename(folder)
         archive.unlink()
     return folder
 

@@ -1,4 +1,4 @@
-"""Pre-train the mini CLIP: `python -m data_scripts.train_mini_clip --steps 6000`.
+"""Pre-train the mini CLIP: `python -m data_scripts.train_mini_clip`.
 
 About two hours on two CPU cores, minutes on a GPU. Contrastive pre-training (Radford et al. 2021) on the
 captioned scenes of `captions.Web`, with a class head as auxiliary task, patch dropout as in FLIP (Li et al.
@@ -38,6 +38,7 @@ CONFIG = {
     "seed": 0,
 }
 MORE_LINES = 5400             # step from which a third of the colour drawings are turned into line art
+FIXED = ("seed", "pairs", "lr", "patch_keep", "width", "layers")     # what a run may not change on its way
 MONITORED = ("imagenet", "val", "v2", "sketch", "r")
 
 
@@ -148,10 +149,10 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--drawings", type=Path, default=Path("build/drawings.npz"), help="written by make_mini")
     p.add_argument("--work", type=Path, default=Path("build/mini_clip"), help="checkpoint and log")
     p.add_argument("--out", type=Path, default=MINI_PATH)
-    p.add_argument("--steps", type=int, default=6000)
+    p.add_argument("--steps", type=int, default=7600)
     p.add_argument("--pairs", type=int, default=64, help="classes per batch, two pictures each")
     p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--decay", type=float, default=0.25,
+    p.add_argument("--decay", type=float, default=0.15,
                    help="last share of the steps, over which the rate falls and all patches are seen")
     p.add_argument("--patch-keep", type=float, default=0.5, help="share of patches seen before the decay")
     p.add_argument("--seed", type=int, default=0)
@@ -200,6 +201,10 @@ class Run:
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        for name, value in state["settings"].items():
+            if value != getattr(self.args, name):
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self.args, name)}: {self.checkpoint} "
+                                 f"was begun with {value}; say the same, or give another --work")
         print(f"goes on from step {state['step']} of {self.checkpoint}")
         return state["step"]
 
@@ -230,6 +235,7 @@ class Run:
         """Write the checkpoint after `step` steps; a crash meanwhile leaves the last one whole."""
         part = self.checkpoint.with_suffix(".part")
         torch.save({"student": self.student.state_dict(), "average": self.average.state_dict(), "step": step,
+                    "settings": {name: getattr(self.args, name) for name in FIXED},
                     "optimisers": [o.state_dict() for o in self.optimisers]}, part)
         os.replace(part, self.checkpoint)
 

@@ -10,6 +10,7 @@ so a run that was killed and resumed ends where an undisturbed one ends.
 """
 
 import dataclasses
+import functools
 import hashlib
 import numbers
 import struct
@@ -18,6 +19,7 @@ import time
 import warnings
 import zlib
 from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -112,10 +114,20 @@ def describe_run(method, data, ids, labels, seed) -> dict:
     return {"method": _name(method), "dataset": str(data.name), "seed": int(seed),
             "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
             "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
-            "extra": getattr(method, "fingerprint", None), "version": __version__,
+            "extra": getattr(method, "fingerprint", None), "version": __version__, "code": code_fingerprint(),
             "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
             "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
             "images": f"{len(images)}, {_hash([*images, getattr(data, 'fingerprint', '')])}"}
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """12 hex digits for the source of this package, but for what cannot change a prediction: rows that an
+    older version of a loss or a view predicted must not pass for this version's."""
+    root = Path(__file__).parent
+    apart = ("evaluation", "parameters", "plots", "records", "results", "tables", "tensors", "training")
+    files = sorted(file for file in root.rglob("*.py") if not (file.parent == root and file.stem in apart))
+    return _hash(part for file in files for part in (file.relative_to(root).as_posix(), file.read_bytes()))
 
 
 # ---- parts -------------------------------------------------------------------------------------------

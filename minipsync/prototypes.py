@@ -85,6 +85,7 @@ class Prototypes(FromSource):
     """PromptSync's class prototypes p_c = mean of h_x over the samples x of class c, frozen.
 
     text, vision, cls: [C, D], means of unit vectors, so no longer than 1. variants: the texts of every class.
+    recipe: what `collect` was told: views per image, text variants per class, their relations, the seed.
     """
 
     kind, tensors = "prototypes", ("text", "vision", "cls")
@@ -93,7 +94,7 @@ class Prototypes(FromSource):
     vision: Tensor
     cls: Tensor
     variants: list[list[str]] = field(default_factory=list, kw_only=True)
-    n_views: int = field(default=0, kw_only=True)
+    recipe: dict = field(default_factory=dict, kw_only=True)
 
     @classmethod
     @torch.no_grad()
@@ -125,8 +126,9 @@ class Prototypes(FromSource):
         variants = fitting(variants, learner)
         h, weights = variant_prototypes(clip, learner, prompts.text[None], [variants])
         text = (h * weights[..., None]).sum(2)[0]                                      # [C, D]
-        return cls(text, means["vision"], means["cls"], variants=variants, n_views=n_views,
-                   **origin(clip, learner, dataset))
+        return cls(text, means["vision"], means["cls"], variants=variants, **origin(clip, learner, dataset),
+                   recipe={"n_views": n_views, "n_variants": n_variants, "relations": list(relations),
+                           "seed": seed})
 
 
 def fitting(variants: list[list[str]], learner) -> list[list[str]]:

@@ -6,7 +6,6 @@ the file says which, and loading it beside others raises. PromptSync's prototype
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from .tensors import write_tensors
 
 FORMAT = "minipsync-statistics-1"
 SHIPPED = Path(__file__).resolve().parent / "assets" / "statistics"
@@ -50,14 +50,9 @@ class FromSource:
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file (whole or not at all). Returns the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.tensors}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        save_file({name: getattr(self, name).float().cpu().contiguous() for name in self.tensors}, partial,
-                  {"format": FORMAT, "kind": self.kind, "facts": json.dumps(facts)})
-        os.replace(partial, path)
-        return path
+        return write_tensors(path, {name: getattr(self, name).float() for name in self.tensors},
+                             {"format": FORMAT, "kind": self.kind, "facts": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import random
 import time
 import warnings
@@ -16,12 +15,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from .settings import require
+from .tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -191,16 +190,13 @@ class _Run:
         """Write the file whole or not at all."""
         if self.path is None:
             return
-        tensors = {f"parameter.{i}": p.detach().cpu().clone() for i, p in enumerate(self.parameters)}
+        tensors = {f"parameter.{i}": p for i, p in enumerate(self.parameters)}
         for i, p in enumerate(self.parameters):
             buffer = self.optimizer.state.get(p, {}).get("momentum_buffer")
             if buffer is not None:
-                tensors[f"momentum.{i}"] = buffer.cpu().clone()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        save_file(tensors, partial, {"step": str(self.step), "history": json.dumps(self.history),
-                                     "identity": json.dumps(self.identity)})
-        os.replace(partial, self.path)
+                tensors[f"momentum.{i}"] = buffer
+        write_tensors(self.path, tensors, {"step": str(self.step), "history": json.dumps(self.history),
+                                           "identity": json.dumps(self.identity)})
         self.written = time.monotonic()
 
     def _read(self):

@@ -9,8 +9,9 @@ import open_clip
 import torch
 from open_clip.model import CLIP
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .tensors import write_tensors
 
 MINI_FORMAT = "minipsync-clip-1"
 MINI_PATH = Path(__file__).parent / "assets" / "mini_clip.safetensors"
@@ -46,8 +47,7 @@ def save_mini(path: str | Path, model: nn.Module, config: dict, used_token_ids) 
     rows = torch.tensor(sorted({*map(int, used_token_ids), sos, sos + 1}), dtype=torch.int32)
     state = {k: v.half().contiguous() if v.ndim else v.float() for k, v in state.items()}
     state |= {ROWS: rows, VALUES: table[rows.long()].half()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, {"format": MINI_FORMAT, "config": json.dumps(config)})
+    write_tensors(path, state, {"format": MINI_FORMAT, "config": json.dumps(config)})
 
 
 def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tensor] | None,

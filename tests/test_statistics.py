@@ -121,7 +121,7 @@ def test_save_and_load(tmp_path, tiny_clip, learner, source):
                                                  "toys", 7]
     assert [f.name for f in path.parent.iterdir()] == ["source.safetensors"]            # no half-written file
     if isinstance(source, Prototypes):
-        assert (back.variants, back.n_views) == (source.variants, 2)
+        assert (back.variants, back.recipe) == (source.variants, source.recipe)
 
 
 def test_a_file_for_others_is_refused(tmp_path, tiny_clip, learner, source):

@@ -19,14 +19,15 @@ class Dataset:
     ids:         n strings that name each picture for good.
     read:        index -> PIL image in RGB.
     templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
+    fingerprint: stands for the files that the pictures are made of, where that is known.
 
     Raises ValueError for labels that do not fit the ids or the class names.
     """
 
     def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
                  read: Callable[[int], Image.Image], templates: Sequence[str] = (TEMPLATE,),
-                 split: str = "test"):
-        self.name, self.split = name, split
+                 split: str = "test", fingerprint: str = ""):
+        self.name, self.split, self.fingerprint = name, split, fingerprint
         self.class_names, self.templates = list(class_names), list(templates)
         self.labels, self._ids, self._read = np.asarray(labels, dtype=np.int64), list(ids), read
         if len(self.labels) != len(self._ids):
@@ -52,7 +53,7 @@ class Dataset:
         """The pictures `indices`, with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
         return Dataset(self.name, self.class_names, self.labels[rows], [self._ids[i] for i in rows],
-                       lambda i: self._read(rows[i]), self.templates, self.split)
+                       lambda i: self._read(rows[i]), self.templates, self.split, self.fingerprint)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
         """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""

@@ -1,11 +1,12 @@
 """The mini benchmark: emoji by independent hands, set in scenes.
 
 One class, many artists; the shift between artists is the shift of ImageNet → V2 / Sketch / R, small enough
-for a laptop (DESIGN 4; data_scripts/make_mini.py makes the files).
+for a laptop (docs/mini.md shows it; data_scripts/make_mini.py makes the files).
 Training families and test families never mix: see `Mini.styles` (role "train", "validation", "test").
 """
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cached_property, partial
 from pathlib import Path
@@ -69,6 +70,15 @@ class Mini:
     def styles(self) -> dict[str, dict]:
         """Style name -> its family, role, medium, licence, file and missing classes."""
         return {s["name"]: s for s in self.index["styles"]}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits for the drawings and the lists of images."""
+        digest = hashlib.sha256()
+        for file in sorted(ASSETS.iterdir()):
+            if file.name != "settings.json":
+                digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
 
     @cached_property
     def _sheets(self) -> dict[str, np.ndarray]:
@@ -176,7 +186,7 @@ class Mini:
 
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
                        [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
-                       split)
+                       split, self.fingerprint)
 
     def settings(self, method: str, dataset: str | None = None) -> dict:
         """What differs from the paper's settings of `method` on these small pictures, the same for all sets.

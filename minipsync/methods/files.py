@@ -1,13 +1,13 @@
 """Prompt files: safetensors plus metadata that says what the prompts belong to."""
 
 import json
-import os
 import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+
+from ..tensors import write_tensors
 
 FORMAT = "minipsync-prompts-1"
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
@@ -17,18 +17,12 @@ def save(method, path):
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
     metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
                 "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
                 "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
                 "history": json.dumps(method.history)}
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in method.learner.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
-    return path
+    return write_tensors(path, method.learner.state_dict(), metadata)
 
 
 def load(method, path="auto", **choice):

@@ -57,10 +57,18 @@ class PrototypeMethod(TestTimeMethod):
         c = self.config
         source_set = source_set.subset(few_shot(source_set.labels, c.shots, c.seed))
         if prototypes is None:
-            prototypes = Prototypes.collect(
-                self.clip, self.learner, source_set, n_views=c.prototype_views, view_config=c.view_config,
-                relations=c.relations, n_variants=c.text_variants, seed=c.seed, progress=progress)
+            recipe = self.recipe_of_prototypes()
+            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress,
+                                            **{k: v for k, v in recipe.items() if k != "shots"})
+            prototypes.recipe = recipe
         return self.use(prototypes, source_set)
+
+    def recipe_of_prototypes(self):
+        """The settings that prototypes are computed with. Their views are always PROMPTSYNC_VIEWS, however
+        those of the test image are cut."""
+        c = self.config
+        return {"n_views": c.prototype_views, "n_variants": c.text_variants, "relations": list(c.relations),
+                "seed": c.seed, "shots": c.shots}
 
     def fit(self, train_set, *, progress=True, **settings):
         """Train the prompts as MaPLe does, then `prepare` with the same set."""
@@ -70,15 +78,20 @@ class PrototypeMethod(TestTimeMethod):
     def load(self, path="auto", *, source=None, prototypes=None, **choice):
         """Read prompts, as `Method.load`, and what belongs to them.
 
-        prototypes: a file; None: those shipped for these prompts, or else computed from `source`.
+        prototypes: a file; None: those shipped for these prompts and settings, or computed from `source`.
         source: the data set they are of; None: for the mini CLIP the one its prompts were trained on, from
         the package, for others no set (then L_D must be off). Returns self."""
         super().load(path, **choice)
         self.use(None)
+        wanted = self.recipe_of_prototypes()
         if prototypes is not None:
             found = Prototypes.load(prototypes, self.clip, self.learner)
+            if found.recipe and found.recipe != wanted:
+                raise ValueError(f"{self.name}: {prototypes} was made with {found.recipe}, the settings ask "
+                                 f"for {wanted}; build with those settings, or method.prepare(source_set)")
         else:
             found = Prototypes.shipped(self.clip, self.learner)
+            found = found if found is not None and found.recipe == wanted else None
         if source is None and self.clip.name == "mini" and self.trained_on:
             source = benchmark("mini").dataset(self.trained_on, split="train")
         return self.use(found) if source is None else self.prepare(source, prototypes=found)
