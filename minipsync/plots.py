@@ -18,7 +18,7 @@ _PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = _PALETTE
 _MARKERS = "osD^vP"                                       # so that classes differ by more than colour
 STYLE = {**sns.axes_style("whitegrid"), "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
-         "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 80}
+         "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 72}
 
 
 def accuracy_bars(results, title="", chance=None):
@@ -74,7 +74,7 @@ def view_grid(views, entropies=None, selected=(), columns=8, title=""):
     rows = math.ceil(len(views) / columns)
     with plt.rc_context(STYLE):
         height = 1.15 if entropies is None else 1.35
-        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=66)
+        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=62)
         for i, axis in enumerate(axes.flat):
             _bare(axis, frame=i in chosen)
             if i >= len(views):
