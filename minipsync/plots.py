@@ -74,7 +74,7 @@ def view_grid(views, entropies=None, selected=(), columns=8, title=""):
     rows = math.ceil(len(views) / columns)
     with plt.rc_context(STYLE):
         height = 1.15 if entropies is None else 1.35
-        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=62)
+        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=50)
         for i, axis in enumerate(axes.flat):
             _bare(axis, frame=i in chosen)
             if i >= len(views):
@@ -161,7 +161,7 @@ def prototype_map(prototypes, features, labels, class_names, images_are="", titl
     axes_ = np.linalg.svd(centres - middle, full_matrices=False)[2][:2].T                # [D, 2]
     centres, points = (centres - middle) @ axes_, (points - middle) @ axes_
     with plt.rc_context(STYLE):
-        figure, axes = _figure(1, 1, (6.4, 4.8))
+        figure, axes = _figure(1, 1, (5.8, 4.0))
         axis = axes[0, 0]
         axis.scatter([], [], color="white", edgecolor="black", marker="*", s=160, label="class prototype")
         for k, (name, colour) in enumerate(zip(class_names, _PALETTE * len(class_names), strict=False)):
