@@ -160,13 +160,28 @@ def write_drawings(emoji, have, file: Path) -> None:
     np.savez_compressed(file, emoji=json.dumps(rows), **stacks)
 
 
+def write_fingerprints() -> None:
+    """Mean colours of the first, middle and last picture of every data set, for tests/test_data.py."""
+    from minipsync.data.mini import Mini  # needs the files that this script makes
+    known, bench = {}, Mini()
+    for name in bench.names:
+        data = bench.dataset(name)
+        known[name] = {i: np.asarray(data[i][0], float).mean((0, 1)).round(2).tolist()
+                       for i in (0, len(data) // 2, len(data) - 1)}
+    (ASSETS / "fingerprints.json").write_text(json.dumps(known, indent=0))
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--cache", type=Path, default=Path("build/npm"), help="where npm packages are unpacked")
     p.add_argument("--drawings", type=Path, default=Path("build/drawings.npz"),
                    help="all drawings of the training families")
     p.add_argument("--out", type=Path, default=ASSETS)
+    p.add_argument("--fingerprints", action="store_true",
+                   help="only note what the pictures look like now (after make_hard; a test compares)")
     args = p.parse_args()
+    if args.fingerprints:
+        return write_fingerprints()
     emoji, have = read_all(args.cache)
     sets = choose(emoji, have)
     write(sets, have, args.out)

@@ -73,8 +73,8 @@ def view_grid(views, entropies=None, selected=(), columns=8, title=""):
     columns = min(columns, len(views))
     rows = math.ceil(len(views) / columns)
     with plt.rc_context(STYLE):
-        height = 1.15 if entropies is None else 1.35
-        figure, axes = _figure(rows, columns, (1.12 * columns, height * rows + 0.4), dpi=50)
+        height = 0.82 if entropies is None else 1.0
+        figure, axes = _figure(rows, columns, (0.8 * columns, height * rows + 0.4))
         for i, axis in enumerate(axes.flat):
             _bare(axis, frame=i in chosen)
             if i >= len(views):
@@ -82,7 +82,7 @@ def view_grid(views, entropies=None, selected=(), columns=8, title=""):
                 continue
             axis.imshow(_array(views[i]), interpolation="nearest")
             if entropies is not None:
-                axis.set_xlabel(f"{'✓ ' if i in chosen else ''}{entropies[i]:.2f}", labelpad=2, fontsize=9,
+                axis.set_xlabel(f"{'✓ ' if i in chosen else ''}{entropies[i]:.2f}", labelpad=2, fontsize=8.5,
                                 fontweight="bold" if i in chosen else "normal")
         figure.suptitle(title or "views" + (": entropy in nats" if entropies is not None else "")
                         + (f", ✓ = the {len(chosen)} selected" if chosen else ""), fontsize=11)
