@@ -220,6 +220,7 @@ def contact_sheet(images, row_names, column_names, title="", size=0.9):
     beyond = max(0.066 * len(str(name)) - size * (len(column_names) - c - 0.5)
                  for c, name in enumerate(column_names)) if slope else 0
     beyond = max(beyond, 0)
+    height += 0.034 * max(map(len, map(str, column_names))) if slope else 0
     with plt.rc_context(STYLE):
         figure, axes = _figure(len(images), len(column_names), (width + beyond, height))
         figure.get_layout_engine().set(rect=(0, 0, width / (width + beyond), 1))
