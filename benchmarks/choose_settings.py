@@ -22,13 +22,13 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 import minipsync as mp
 from minipsync.data.mini import ASSETS
 from minipsync.evaluation import balanced_order
+from minipsync.results import wilson
 from minipsync.statistics import prompts_fingerprint
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
@@ -49,7 +49,6 @@ MAPLE = [{"epochs": e, "batch_size": b, "lr": lr, "crop": c} for e, b, lr, c in 
 
 def score(method, data, rows, batch: int = 16) -> dict:
     """Accuracy with a 95 % Wilson interval and mean reciprocal rank of `method` on the images `rows`."""
-    from statsmodels.stats.proportion import proportion_confint
     right, reciprocal = 0, 0.0
     for start in range(0, len(rows), batch):
         items = [data[i] for i in rows[start:start + batch]]
@@ -58,7 +57,7 @@ def score(method, data, rows, batch: int = 16) -> dict:
         right += int((logits.argmax(1) == labels).sum())
         rank = 1 + (logits > logits.gather(1, labels[:, None])).sum(1)                             # [B]
         reciprocal += float((1 / rank).sum())
-    low, high = proportion_confint(right, len(rows), method="wilson")
+    low, high = wilson(right, len(rows))
     return {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high,
             "reciprocal_rank": round(reciprocal / len(rows), 4)}
 
@@ -141,7 +140,7 @@ def main() -> None:
     maple = None if args.methods == ["maple.fit"] else mp.build("maple", clip, data.class_names).load()
     table = Table(OUT, clip.fingerprint, prompts_fingerprint(maple.learner) if maple else "")
     ids = [data.image_id(i) for i in range(len(data))]
-    rows = np.array(balanced_order(ids, data.labels, args.limit)).tolist()
+    rows = balanced_order(ids, data.labels, args.limit)
     for name in args.methods:
         if name == "maple.fit":
             choose_maple(bench, clip, data, list(range(len(data))), table)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
-from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
 import minipsync as mp
+from minipsync.results import wilson
 from minipsync.tables import to_markdown
 from minipsync.text import pack_texts
 
@@ -58,7 +58,7 @@ def measured(bench, clip) -> pd.DataFrame:
         for title, templates in TEMPLATES.items():
             logits = clip.logit_scale * image @ class_features(clip, data.class_names, templates).T
             right, n = int((logits.argmax(1) == labels).sum()), len(data)
-            low, high = proportion_confint(right, n, method="wilson")
+            low, high = wilson(right, n)
             ece = float(multiclass_calibration_error(logits.softmax(1), labels, n_bins=15,
                                                      num_classes=logits.shape[1]))
             rows.append(dict(method="zero_shot", dataset=name, template=title, seed=0, n=n,

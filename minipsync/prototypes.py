@@ -98,7 +98,7 @@ class Prototypes(FromSource):
 
     @classmethod
     @torch.no_grad()
-    def collect(cls, clip, learner, dataset, *, n_views: int = 4, view_config: ViewConfig = PROMPTSYNC_VIEWS,
+    def collect(cls, clip, learner, dataset, *, n_views: int = 4,
                 relations: Sequence[str] = tuple(RELATIONS), n_variants: int = 4, seed: int = 0,
                 batch_size: int = 128, progress: bool = True):
         """One pass over `dataset`: every image and n_views augmentations of it, every class's text variants.
@@ -113,7 +113,7 @@ class Prototypes(FromSource):
         with tqdm(total=len(dataset), desc="prototypes", unit="image", disable=not progress) as bar:
             for start in range(0, len(dataset), group):
                 items = [dataset[i] for i in range(start, min(start + group, len(dataset)))]
-                views = torch.cat([make_views(image, 1 + n_views, clip, view_config,
+                views = torch.cat([make_views(image, 1 + n_views, clip, PROMPTSYNC_VIEWS,
                                               seed=content_seed(image, seed)) for image, _ in items])
                 labels = torch.tensor([label for _, label in items], device=clip.device)
                 _, h = image_prototypes(clip, views, prompts.vision)                 # [N * (1 + n_views), D]

@@ -118,7 +118,7 @@ def summarise(method, dataset, seed, records, **more) -> Result:
     n, right = len(correct), int(correct.sum())
     confidence = torch.tensor(records["confidence"].to_numpy(), dtype=torch.float32).clamp(0, 1)     # [n]
     ece = binary_calibration_error(confidence, torch.tensor(correct), n_bins=ECE_BINS, norm="l1")
-    return Result(method, dataset, seed, n, right / n, _wilson(right, n), float(ece),
+    return Result(method, dataset, seed, n, right / n, wilson(right, n), float(ece),
                   float(records["seconds"].mean()), records, **more)
 
 
@@ -158,7 +158,7 @@ def newcombe(table) -> tuple[float, float]:
     (e, f), (g, h) = table
     n = e + f + g + h
     p_a, p_b = (e + f) / n, (e + g) / n
-    (low_a, high_a), (low_b, high_b) = _wilson(e + f, n), _wilson(e + g, n)
+    (low_a, high_a), (low_b, high_b) = wilson(e + f, n), wilson(e + g, n)
     product = (e + f) * (g + h) * (e + g) * (f + h)
     cross = e * h - f * g
     phi = (max(cross - n / 2, 0) if cross > 0 else cross) / math.sqrt(product) if product else 0.0
@@ -189,7 +189,8 @@ def _records_of(x, which):
     return name, None, rows
 
 
-def _wilson(right, n):
+def wilson(right, n) -> tuple[float, float]:
+    """95 % interval (Wilson 1927) of the accuracy right / n, (low, high)."""
     low, high = proportion_confint(right, n, alpha=0.05, method="wilson")
     return float(max(low, 0.0)), float(min(high, 1.0))
 

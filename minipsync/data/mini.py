@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from zlib import crc32
 
@@ -55,6 +55,22 @@ PUG_STYLE, PUG_CLASSES = "fluent-3d", slice(0, None, 4)
 NAMES = (*OOD, "a", *(f"pug_{factor}" for factor in PUG), *TRANSFER)
 
 
+@cache
+def _fingerprint() -> str:
+    """16 hex digits for the drawings and the lists of images."""
+    digest = hashlib.sha256()
+    for file in sorted(ASSETS.iterdir()):
+        if file.name != "settings.json":
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _sheet(file: str) -> np.ndarray:
+    """All drawings of one style, uint8 [rows * 64, columns * 64, 4]."""
+    return np.asarray(Image.open(ASSETS / file).convert("RGBA"))
+
+
 class Mini:
     """The mini benchmark's data sets and its CLIP."""
 
@@ -71,25 +87,10 @@ class Mini:
         """Style name -> its family, role, medium, licence, file and missing classes."""
         return {s["name"]: s for s in self.index["styles"]}
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits for the drawings and the lists of images."""
-        digest = hashlib.sha256()
-        for file in sorted(ASSETS.iterdir()):
-            if file.name != "settings.json":
-                digest.update(file.read_bytes())
-        return digest.hexdigest()[:16]
-
-    @cached_property
-    def _sheets(self) -> dict[str, np.ndarray]:
-        return {}
-
     def drawing(self, style: str, row: int) -> np.ndarray:
         """Drawing uint8 [64, 64, 4] of class `row` of the index by `style`."""
-        if style not in self._sheets:
-            self._sheets[style] = np.asarray(Image.open(ASSETS / self.styles[style]["file"]).convert("RGBA"))
         side, (y, x) = self.index["size"], divmod(row, self.index["columns"])
-        return self._sheets[style][y * side:(y + 1) * side, x * side:(x + 1) * side]
+        return _sheet(self.styles[style]["file"])[y * side:(y + 1) * side, x * side:(x + 1) * side]
 
     def rows(self, group: str) -> list[int]:
         """Rows of the index that belong to `imagenet` or to a transfer set."""
@@ -186,7 +187,7 @@ class Mini:
 
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
                        [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
-                       split, self.fingerprint)
+                       split, _fingerprint())
 
     def settings(self, method: str, dataset: str | None = None) -> dict:
         """What differs from the paper's settings of `method` on these small pictures, the same for all sets.

@@ -1,7 +1,8 @@
 """One paper, one file; `build(name, clip, class_names, **settings)` makes any of them."""
 
 # ruff: noqa: I001  (in the order of the papers, which is also the order of REGISTRY)
-from .base import REGISTRY, Adapted, Method, TestTimeMethod, build, register
+from .base import REGISTRY, Method, build, register
+from .episodes import Adapted, TestTimeMethod
 from .zero_shot import ZeroShot
 from .coop import CoOp
 from .cocoop import CoCoOp

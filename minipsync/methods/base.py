@@ -1,25 +1,19 @@
 """What every method shares: class names in, images in, logits out.
 
-`Method` holds a frozen CLIP, a class list, a config and (most of them) a prompt learner.
-`TestTimeMethod` adds the episode: views of one image -> the confident ones -> a few optimiser steps on a
-private copy of the prompts -> a prediction -> the copy is thrown away. Episodes are independent, so B of them
-run at once.
+`Method` holds a frozen CLIP, a class list, a config and (most of them) a prompt learner. What tunes its
+prompts on the test image is a `TestTimeMethod` (episodes.py).
 """
 
-import warnings
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from .. import training
-from ..losses import marginal_entropy, select_confident, take_views
 from ..settings import make_settings, replace_settings
-from ..views import content_seed, make_views
 from . import files
-from .inputs import check_class_names, check_images, images_to_tensor, template_as_context
+from .inputs import check_class_names, images_to_tensor, template_as_context
 
 REGISTRY: dict[str, type["Method"]] = {}
 
@@ -92,6 +86,14 @@ class Method(nn.Module):
         self.clip._apply(fn)                         # method.to(device) takes the CLIP along
         return super()._apply(fn, recurse)
 
+    def copy_prompts(self):
+        """The parameters as they are now; `prompts_are` tells whether they have changed since."""
+        return [p.detach().clone() for p in self.parameters()]
+
+    def prompts_are(self, copies):
+        """Are the parameters still these? Wherever the method was moved meanwhile."""
+        return all(torch.equal(old.to(p), p) for old, p in zip(copies, self.parameters(), strict=True))
+
     # ---- class names ----
     def set_class_names(self, names):
         """Classify among other classes with the same prompts (class-specific ones cannot). Returns self."""
@@ -111,10 +113,9 @@ class Method(nn.Module):
         """Class features [C, D] under the learner's own prompts, L2-normalised.
 
         Kept until a parameter, the class names, the precision or the device change."""
-        now = [*self.parameters()]
         place = (self.clip.precision, self.clip.device)
-        if self._text is None or self._text[0] != place or not all(map(torch.equal, now, self._text[1])):
-            self._text = (place, [p.detach().clone() for p in now], self.encode_classes())
+        if self._text is None or self._text[0] != place or not self.prompts_are(self._text[1]):
+            self._text = (place, self.copy_prompts(), self.encode_classes())
         return self._text[2]
 
     def encode_classes(self):
@@ -186,115 +187,3 @@ class Method(nn.Module):
         trained with is not in the file: that they are this method's is yours to know. Returns self."""
         files.load_official(self, path)
         return self
-
-
-@dataclass
-class Adapted:
-    """What tuning B episodes gave."""
-
-    params: dict[str, Tensor]                                  # name -> tuned learner parameters [B, ...]
-    history: dict[str, Tensor] = field(default_factory=dict)   # loss name -> [steps, B]
-    selected: Tensor | None = None                             # confident views [B, k], lowest entropy first
-    original: Tensor | None = None                             # view 0 as `logits` takes it: [B, 1, ...]
-
-
-class TestTimeMethod(Method):
-    """A method that tunes its prompts on each test image (TPT, arXiv:2209.07511, sec. 3).
-
-    The config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, seed and
-    episodes."""
-
-    __test__ = False                                 # the name begins with Test, but it is none of pytest's
-    prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
-
-    def __init__(self, clip, class_names, config=None, **settings):
-        super().__init__(clip, class_names, config, **settings)
-        self._initial = [p.detach().clone() for p in self.parameters()]
-
-    def inputs(self, views):
-        """What `logits` takes: the views [B,V,3,S,S], or features [B,V,D] if the image side is frozen."""
-        return views
-
-    def start(self, x):
-        """Fresh leaves [B, ...] to tune, one set per episode; x as `inputs` gave it."""
-        return self.learner.episodes(len(x))
-
-    def first_logits(self, x, params):
-        """Logits [B,V,C] of all views before tuning, without gradient; here all episodes start alike."""
-        parts = x.flatten(0, 1).split(self.image_batch)                                # [B*V, ...]
-        return torch.cat([self.own_logits(part) for part in parts]).unflatten(0, x.shape[:2])
-
-    def objective(self, chosen, params):
-        """Losses of the selected views [B,k,...] under `params`: dict of [B]; "loss" is what is minimised."""
-        return {"loss": marginal_entropy(self.logits(chosen, params))}
-
-    @torch.no_grad()
-    def adapt(self, views):
-        """Tune one private copy of the prompts per image on its views [B,V,3,S,S], view 0 the image itself.
-
-        The views are selected first, without gradient, and only the selected ones are run with it: the same
-        gradient, less work. AdamW is elementwise, so one optimiser over leaves [B, ...] is B optimisers."""
-        x = self.inputs(views)
-        params = self.start(x)
-        selected = select_confident(self.first_logits(x, params), self.config.selection)       # [B, k]
-        history = self.tune(params, take_views(x, selected))
-        return Adapted({k: v.detach() for k, v in params.items()}, history, selected, x[:, :1])
-
-    @torch.enable_grad()
-    def tune(self, params, chosen):
-        """`steps` of AdamW on the leaves `params`, in place; chosen [B,k,...] -> loss name -> [steps, B]."""
-        c, history = self.config, []
-        scale = 1000.0 if self.clip.precision == "fp16" else 1.0               # the codes' GradScaler(1000)
-        optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
-        for _ in range(c.steps):
-            losses = self.objective(chosen, params)
-            optimizer.zero_grad()
-            (scale * losses["loss"].sum()).backward()
-            for p in params.values():
-                p.grad /= scale
-            optimizer.step()
-            history.append({k: v.detach() for k, v in losses.items()})
-        return {k: torch.stack([h[k] for h in history]) for k in history[0]} if history else {}
-
-    @torch.no_grad()
-    def predict_views(self, views):
-        """views [B,V,3,S,S], view 0 the image itself -> logits [B,C] of view 0 after tuning on all views."""
-        size = self.clip.image_size
-        if views.ndim != 5 or views.shape[2:] != (3, size, size):
-            raise ValueError(f"{self.name}: views have shape {tuple(views.shape)}; expected "
-                             f"[B, V, 3, {size}, {size}], one row of views per image")
-        adapted = self.adapt(views.to(self.clip.device))
-        return self.logits(adapted.original, adapted.params)[:, 0]
-
-    @torch.no_grad()
-    def predict(self, images):
-        """Logits [B, C]; images as in `Method.predict`.
-
-        The views of an image are drawn from its content and `config.seed` alone, so neither the order of the
-        images nor the batch they came in changes a prediction."""
-        self._warn_if_untrained()
-        tensor = isinstance(images, Tensor)
-        items = list(images_to_tensor(self.clip, images)) if tensor else check_images(images)
-        size = self.config.episodes or self.default_episodes()
-        parts = [items[s:s + size] for s in range(0, len(items), size)]
-        return torch.cat([self.predict_views(torch.stack([self.make_views(i) for i in part]))
-                          for part in parts])
-
-    def _warn_if_untrained(self):
-        """Once: tuning prompts that nobody trained gives numbers near chance."""
-        now = [p.detach() for p in self.parameters()]
-        if self.accepts and self._initial is not None and all(map(torch.equal, now, self._initial)):
-            warnings.warn(f"{self.name} tunes prompts that were never trained; load those of "
-                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=3)
-        self._initial = None
-
-    def make_views(self, image):
-        """Model input [V,3,S,S] for one PIL image or tensor [3,S,S]; view 0 is the image itself."""
-        c = self.config
-        return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
-                          seed=content_seed(image, c.seed))
-
-    def default_episodes(self):
-        """How many images to run at once: `episodes_in_memory` with the views that get a gradient."""
-        chosen = max(1, int(self.config.n_views * self.config.selection))
-        return self.episodes_in_memory(chosen if self.prompts_images else 0)

@@ -14,7 +14,8 @@ from typing import Literal
 
 from ..prompts import CoupledPrompt
 from ..settings import require
-from .base import TestTimeMethod, register
+from .base import register
+from .episodes import TestTimeMethod
 from .tpt import check_test_time
 
 

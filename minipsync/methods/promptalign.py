@@ -13,13 +13,12 @@ and |.| is averaged over positions and channels; the poster's formula has none o
 
 from dataclasses import dataclass
 
-import torch
-
 from ..losses import marginal_entropy, moment_alignment
 from ..prompts import CoupledPrompt
 from ..settings import require
 from ..statistics import SourceStatistics
-from .base import TestTimeMethod, register
+from .base import register
+from .episodes import TestTimeMethod
 from .maple import MaPLe
 from .tpt import check_test_time
 
@@ -80,11 +79,10 @@ class PromptAlign(TestTimeMethod):
 
     @statistics.setter
     def statistics(self, value):
-        self._statistics, self._made_for = value, [p.detach().clone() for p in self.parameters()]
+        self._statistics, self._made_for = value, self.copy_prompts()
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        self._made_for = [fn(p) for p in self._made_for]
         if self._statistics is not None:                         # method.to(device) takes them along
             self._statistics.to(self.clip.device)
         return self
@@ -114,7 +112,7 @@ class PromptAlign(TestTimeMethod):
             raise ValueError("promptalign has no source statistics for these prompts; "
                              "method.prepare(source_set) computes them, "
                              "method.load(path, statistics=file) reads them")
-        if not all(map(torch.equal, self._made_for, self.parameters())):
+        if not self.prompts_are(self._made_for):
             raise ValueError("promptalign: the prompts are not those that the source statistics were made "
                              "for, they have changed since; method.prepare(source_set) computes fitting ones")
         return super().adapt(views)

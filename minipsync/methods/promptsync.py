@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
 from ..prototypes import image_prototypes, source_samples
 from ..views import content_seed, make_views
-from .base import Adapted, register
+from .base import register
+from .episodes import Adapted
 from .maple import MaPLe
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
 from .promptsync_source import PrototypeMethod

@@ -1,12 +1,10 @@
 """The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
 
-import torch
-
 from ..data import benchmark
 from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import Prototypes, SourceSampler, text_prototypes
 from ..training import few_shot
-from .base import TestTimeMethod
+from .episodes import TestTimeMethod
 
 
 class PrototypeMethod(TestTimeMethod):
@@ -29,7 +27,7 @@ class PrototypeMethod(TestTimeMethod):
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        self._made_for, self._constant = [fn(p) for p in self._made_for], None
+        self._constant = None
         if self.prototypes is not None:                          # method.to(device) takes the source along
             self.prototypes.to(self.clip.device)
             self.source_packed = self.source_packed.to(self.clip.device)
@@ -41,7 +39,7 @@ class PrototypeMethod(TestTimeMethod):
         if prototypes is not None and (reason := prototypes.misfit(self.clip, self.learner, names)):
             raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
         self.prototypes = self.source = self.source_packed = self._constant = None
-        self._made_for = [p.detach().clone() for p in self.parameters()]
+        self._made_for = self.copy_prompts()
         if prototypes is not None:
             self.prototypes = prototypes.to(self.clip.device)
             self.source_packed = self.learner.packing(prototypes.class_names).to(self.clip.device)
@@ -58,9 +56,9 @@ class PrototypeMethod(TestTimeMethod):
         source_set = source_set.subset(few_shot(source_set.labels, c.shots, c.seed))
         if prototypes is None:
             recipe = self.recipe_of_prototypes()
-            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress,
-                                            **{k: v for k, v in recipe.items() if k != "shots"})
-            prototypes.recipe = recipe
+            shots = recipe.pop("shots")
+            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress, **recipe)
+            prototypes.recipe["shots"] = shots
         return self.use(prototypes, source_set)
 
     def recipe_of_prototypes(self):
@@ -113,7 +111,7 @@ class PrototypeMethod(TestTimeMethod):
         mend = "method.prepare(source_set) computes them from the set that the prompts were trained on"
         if self.prototypes is None:
             raise ValueError(f"{self.name} has no source prototypes for these prompts; {mend}")
-        if not all(map(torch.equal, self._made_for, self.parameters())):
+        if not self.prompts_are(self._made_for):
             raise ValueError(f"{self.name}: the prompts are not those that the source prototypes were made "
                              f"for, they have changed since; {mend}")
         if self.source is None and c.discrimination:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from ..prompts import ConditionalPrompt, ContextPrompt
 from ..settings import require
-from .base import TestTimeMethod, register
+from .base import register
+from .episodes import TestTimeMethod
 
 
 @dataclass(frozen=True)
