@@ -15,6 +15,12 @@ In this order, as the test-time methods tune the prompts that MaPLe's settings g
     python -m benchmarks.choose_settings maple.fit
     python -m data_scripts.train_mini_prompts
     python -m benchmarks.choose_settings maple_tpt promptalign promptsync_star
+
+Names that end in "transfer" are the settings of training on a transfer set; their order does not matter:
+
+    python -m benchmarks.choose_settings "coop.fit transfer" "maple.fit transfer"
+
+TPT from words starts from no prompts, so that `tpt` can be chosen at any time. TPT from CoOp takes the same.
 """
 from __future__ import annotations
 
@@ -26,7 +32,7 @@ import pandas as pd
 import torch
 
 import minipsync as mp
-from minipsync.data.mini import ASSETS
+from minipsync.data.mini import ASSETS, SHOTS
 from minipsync.evaluation import balanced_order
 from minipsync.results import wilson
 from minipsync.statistics import prompts_fingerprint
@@ -36,6 +42,7 @@ OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 CROPS = [{"crop_scale": c} for c in ((.08, 1.), (.3, 1.), (.6, 1.), (.8, 1.))]
 RATES = [{"lr": v} for v in (4e-2, 1.5e-2, 5e-3, 1.5e-3, 5e-4)]
 GROUPS = {
+    "tpt": [[{"lr": .1}, *RATES], CROPS],
     "maple_tpt": [RATES, CROPS],
     "promptalign": [RATES, CROPS, [{"weight": v} for v in (100., 10., 300.)]],
     "promptsync_star": [RATES[1:], CROPS,
@@ -43,8 +50,27 @@ GROUPS = {
                         [{"lambda_a": v} for v in (1., .3, 3.)], [{"lambda_d": v} for v in (1., .2)],
                         [{"tau": v} for v in (None, .1)], [{"alpha": v} for v in (1e-3, 1e-2)]],
 }
-MAPLE = [{"epochs": e, "batch_size": b, "lr": lr, "crop": c} for e, b, lr, c in (
-    (2, 4, .0026, (.08, 1.)), (5, 16, .0052, (.5, 1.)), (5, 16, .02, (.5, 1.)), (5, 16, .05, (.5, 1.)))]
+
+
+def recipes(*trials):
+    """Settings of training from (epochs, batch size, rate, lowest area of a crop)."""
+    return [{"epochs": e, "batch_size": b, "lr": lr, "crop": (c, 1.)} for e, b, lr, c in trials]
+
+
+# what trains: trials, the paper's own first. Names with "transfer" hold for the transfer sets
+WORDS = {"init": "a photo of a", "n_ctx": 4}
+FITS = {
+    "maple.fit": recipes((2, 4, .0026, .08), (5, 16, .0052, .5), (5, 16, .02, .5), (5, 16, .05, .5)),
+    "coop.fit": recipes((5, 32, .02, .5), (5, 32, .2, .5)),
+    "coop.fit transfer": recipes((50, 32, .002, .08), (20, 32, .2, .5), (20, 32, 1., .5), (20, 32, 4., .5),
+                                 (50, 32, 1., .5)),
+    "cocoop.fit transfer": recipes((10, 32, .002, .08), (10, 32, .02, .5), (10, 32, .2, .5),
+                                   (10, 32, 1., .5)),
+    "maple.fit transfer": recipes((5, 4, .0035, .08), (5, 16, .02, .5), (5, 16, .1, .5), (10, 16, .1, .5)),
+    "ivlp.fit transfer": recipes((5, 4, .0035, .08), (5, 16, .02, .5), (5, 16, .1, .5), (10, 16, .1, .5)),
+}
+FROM_WORDS = ("tpt",)                              # tuned at test time, but not from MaPLe's prompts
+FEW_SHOT_SETS = ("animals", "vehicles")            # their split "val" chooses for all transfer sets
 
 
 def score(method, data, rows, batch: int = 16) -> dict:
@@ -65,7 +91,8 @@ def score(method, data, rows, batch: int = 16) -> dict:
 class Table:
     """results/mini/settings.csv: one row per trial, added as soon as it is known.
 
-    A row counts for one mini CLIP (`backbone`) and one set of MaPLe's `prompts`, "" where those are trained.
+    A row counts for one mini CLIP (`backbone`) and one set of MaPLe's `prompts`, "" where those are not used.
+    With `prompts` "" no row depends on them, and the rows of any stay in the file.
     """
 
     def __init__(self, path: Path, backbone: str, prompts: str):
@@ -77,7 +104,8 @@ class Table:
         rows = pd.read_csv(self.path, keep_default_na=False).to_dict("records") if self.path.exists() else []
         own = {(r["method"], r["settings"], r["n"]): r for r in self.rows}
         own |= {(r["method"], r["settings"], r["n"]): r for r in rows
-                if r["backbone"] == self.backbone and r["prompts"] in ("", self.prompts)}
+                if r["backbone"] == self.backbone and (not self.prompts or r["prompts"] in ("",
+                                                                                            self.prompts))}
         self.rows = list(own.values())
 
     def trial(self, method: str, settings: dict, n: int, run) -> dict:
@@ -87,7 +115,7 @@ class Table:
             if (row["method"], row["settings"], row["n"]) == (method, key, n):
                 return row
         row = {"method": method, "settings": key, "dataset": "val", "seed": 1, **run(settings),
-               "backbone": self.backbone, "prompts": "" if method == "maple.fit" else self.prompts}
+               "backbone": self.backbone, "prompts": "" if method in (*FITS, *FROM_WORDS) else self.prompts}
         self.read()
         self.rows.append(row)
         print(f"{method:12} {key}  accuracy {row['accuracy']:.3f}  "
@@ -108,22 +136,41 @@ def keep(method: str, settings: dict) -> None:
     file.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
-def choose_maple(bench, clip, data, rows, table: Table) -> None:
-    """The trial of MAPLE that is best after training."""
-    train = bench.dataset("imagenet", "train")
+def choose_fit(name: str, bench, clip, table: Table) -> None:
+    """The trial of FITS[name] that is best after training: on `val` for prompts learned on `imagenet`; for
+    those of a transfer set on the base classes of its split "val", 16 scenes to learn from, 8 to judge."""
+    method = name.split(".")[0]
+    own = WORDS if method == "coop" else {}
+    if name.endswith("transfer"):
+        halves = [bench.dataset(each, "val").halves()[0] for each in FEW_SHOT_SETS]
+        scene = [[int(data.image_id(i).rpartition("/")[2]) for i in range(len(data))] for data in halves]
+        pairs = [(data.subset([i for i, k in enumerate(ks) if k < SHOTS]), data,
+                  [i for i, k in enumerate(ks) if k >= SHOTS])
+                 for data, ks in zip(halves, scene, strict=True)]
+    else:
+        train, data = bench.dataset("imagenet", "train"), bench.dataset("val")
+        pairs = [(train, data, list(range(len(data))))]
+    n = sum(len(rows) for *_, rows in pairs)
 
     def run(settings):
-        return score(mp.build("maple", clip, train.class_names).fit(train, **settings), data, rows, 100)
+        scores = [score(mp.build(method, clip, train.class_names, **own).fit(train, **settings), data, rows,
+                        100) for train, data, rows in pairs]
+        right, reciprocal = (sum(s["n"] * s[key] for s in scores) for key in ("accuracy", "reciprocal_rank"))
+        low, high = wilson(round(right), n)
+        return {"n": n, "accuracy": right / n, "low": low, "high": high,
+                "reciprocal_rank": round(reciprocal / n, 4)}
 
-    keep("maple.fit", table.best("maple.fit", MAPLE, len(rows), run))
+    keep(name, table.best(name, FITS[name], n, run))
 
 
 def choose(name: str, clip, data, rows, table: Table) -> None:
-    """Coordinate search over GROUPS[name], with the shipped MaPLe prompts."""
+    """Coordinate search over GROUPS[name], with the shipped MaPLe prompts where the method needs any."""
     best: dict = {}
 
     def run(settings):
-        return score(mp.build(name, clip, data.class_names, **settings).load(), data, rows)
+        method = mp.build(name, clip, data.class_names, **settings)
+        method = method.load() if method.accepts else method
+        return {"seed": method.config.seed, **score(method, data, rows)}
 
     for group in GROUPS[name]:
         best = table.best(name, [{**best, **s} for s in group], len(rows), run)
@@ -132,18 +179,19 @@ def choose(name: str, clip, data, rows, table: Table) -> None:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("methods", nargs="+", choices=["maple.fit", *GROUPS], help="what to choose, in this order")
+    p.add_argument("methods", nargs="+", choices=[*FITS, *GROUPS], help="what to choose, in this order")
     p.add_argument("--limit", type=int, default=100)
     args = p.parse_args()
     bench = mp.benchmark("mini")
     clip, data = bench.clip(), bench.dataset("val")
-    maple = None if args.methods == ["maple.fit"] else mp.build("maple", clip, data.class_names).load()
+    free = set(args.methods) <= {*FITS, *FROM_WORDS}
+    maple = None if free else mp.build("maple", clip, data.class_names).load()
     table = Table(OUT, clip.fingerprint, prompts_fingerprint(maple.learner) if maple else "")
     ids = [data.image_id(i) for i in range(len(data))]
     rows = balanced_order(ids, data.labels, args.limit)
     for name in args.methods:
-        if name == "maple.fit":
-            choose_maple(bench, clip, data, list(range(len(data))), table)
+        if name in FITS:
+            choose_fit(name, bench, clip, table)
         else:
             choose(name, clip, data, rows, table)
             if name == "promptsync_star":

@@ -2,13 +2,16 @@
 
     domain_generalisation   every method of notebook 07 on imagenet, v2, sketch, r and a
     promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
-    base_to_novel           zero-shot and 16-shot CoOp, learned on the base half of the classes
+    base_to_novel           what is learned on the base half of ten transfer sets, on both halves, three seeds
+    maple_ablation          the same on three sets: MaPLe less deep, not coupled, prompts in one encoder
 
 Every image is a record under --records, so a run that was stopped goes on, and several processes can share
-the work: start one per core with other --datasets. Times in the tables are those of one such process.
+the work: start one per core with other --datasets. For base to novel one with all of them comes last; it only
+reads, and writes the table. Times in the tables are those of one such process.
 """
 
 import argparse
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -16,6 +19,9 @@ import pandas as pd
 import torch
 
 import minipsync as mp
+from minipsync.data.mini import TRANSFER
+from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
+from minipsync.protocols import SEEDS, average, learned
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini"
 METHODS = ("zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", "promptsync")
@@ -47,20 +53,21 @@ def promptsync_ablation(bench, data):
         yield f"all three, {part} prototypes only", method, data
 
 
-def base_to_novel(bench, data):
-    halves = dict(zip(("base", "novel"), data.halves(), strict=True))
-    train, _ = bench.dataset(data.name, "train").halves()
-    coop = mp.build("coop", bench.clip(), train.class_names).fit(train)
-    for name, half in halves.items():
-        half.name = f"{data.name}_{name}"
-        yield "zero_shot", mp.build("zero_shot", bench.clip(), half.class_names), half
-        yield "coop", coop.set_class_names(half.class_names), half
+# base to novel: label of a row, method and settings, trained as bench.settings("… .fit") says
+BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", {"n_ctx": 4, "init": "a photo of a"}),
+                 "coop, 60 tokens": ("coop", {"n_ctx": 60}), "cocoop": ("cocoop", {}), "maple": ("maple", {}),
+                 "ivlp": ("ivlp", {})}
+MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
+                  "maple, depth 2": ("maple", {"depth": 2}), "maple, depth 1": ("maple", {"depth": 1}),
+                  "not coupled": ("ivlp", {"depth_text": 3, "depth_vision": 3}),
+                  "text only": ("ivlp", LANGUAGE_ONLY), "vision only": ("ivlp", VPT)}
 
 
-# table: its rows, its data sets, and the row that the others are compared with on the same images
+# table: its rows, its data sets, and the row or rows that the others are compared with on the same images
 TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a"), "maple"),
           "promptsync_ablation": (promptsync_ablation, ("sketch", "r"), "none (MaPLe)"),
-          "base_to_novel": (base_to_novel, ("animals", "vehicles", "clothing"), "zero_shot")}
+          "base_to_novel": (BASE_TO_NOVEL, tuple(TRANSFER), ("zero_shot", "maple")),
+          "maple_ablation": (MAPLE_ABLATION, ("animals", "vehicles", "signs"), ("zero_shot", "maple"))}
 
 
 def paired(results, reference: str) -> pd.DataFrame:
@@ -84,16 +91,94 @@ def write(path: Path, table: pd.DataFrame) -> None:
     print(f"written: {path.name}")
 
 
+# ---- base to novel -----------------------------------------------------------------------------------
+def halves(bench, name: str, split: str):
+    """Base and novel half, with the names that `protocols.base_to_novel` gives them."""
+    parts = bench.dataset(name, split).halves()
+    for part, half in zip(parts, ("base", "novel"), strict=True):
+        part.name = f"{name}_{half}"
+    return parts
+
+
+def few_shot(bench, variants: dict, each: str, args):
+    """(label, training seed, Result) for both halves of the data set `each`; zero-shot has seed 0."""
+    clip, (train, _), test = bench.clip(), halves(bench, each, "train"), halves(bench, each, "test")
+    for label, (name, settings) in variants.items():
+        for seed in (0,) if name == "zero_shot" else args.seeds:
+            own = settings if name == "zero_shot" else {**settings, "seed": seed}
+            method = mp.build(name, clip, train.class_names, **own)
+            if method.recipe:
+                learned(method, train, args.prompts, progress=False, **bench.settings(f"{name}.fit", each))
+            for half in test:
+                method.set_class_names(half.class_names)
+                yield label, seed, mp.evaluate(method, half, args.limit, args.records, seed=args.seed,
+                                               progress=False)
+
+
+def paired_over_seeds(results, reference: str) -> pd.DataFrame:
+    """Every row against `reference`. An image is one observation: its mean over training seeds, so that three
+    seeds do not make three images of it. 95 % interval: normal; "average_…": mean of the data sets'."""
+    rows = pd.concat([r.records[["image", "correct"]].assign(method=label, dataset=r.dataset)
+                      for label, _, r in results])
+    right = rows.groupby(["method", "dataset", "image"])["correct"].mean()
+    found = []
+    for label in rows["method"].unique():
+        if label == reference:
+            continue
+        d = (right[label] - right[reference]).groupby("dataset", sort=False).agg(["mean", "var", "size"])
+        each = [(name, mean, math.sqrt(var / n), n) for name, mean, var, n in d.itertuples()]
+        for half in ("base", "novel"):
+            own = [row for row in each if row[0].endswith(half)]
+            each.append((f"average_{half}", sum(row[1] for row in own) / len(own),
+                         math.sqrt(sum(row[2] ** 2 for row in own)) / len(own), sum(row[3] for row in own)))
+        for name, mean, error, n in each:
+            low, high = mean - 1.96 * error, mean + 1.96 * error
+            verdict = "tie" if low <= 0 <= high else "better" if mean > 0 else "worse"
+            found.append({"a": label, "b": reference, "dataset": name, "n": n, "difference": mean,
+                          "low": low, "high": high, "verdict": verdict})
+    return pd.DataFrame(found)
+
+
+def measure_few_shot(bench, table: str, datasets, args) -> None:
+    """Write `table` and its paired differences, if `datasets` are all of its data sets; print the averages
+    over seeds and data sets."""
+    variants, everything, references = TABLES[table]
+    common = {"backbone": bench.clip().fingerprint, "minipsync": mp.__version__,
+              "torch": torch.__version__.split("+")[0]}
+    rows, wide, results = [], [], []
+    for each in datasets:
+        for label, seed, result in few_shot(bench, variants, each, args):
+            results.append((label, seed, result))
+            rows.append({**result.row(), "method": label, "seed": seed, **common})
+            print(f"{label}, seed {seed}: {result}", flush=True)
+    for base, novel in zip(rows[::2], rows[1::2], strict=True):
+        wide.append({"method": base["method"], "dataset": base["dataset"].removesuffix("_base"),
+                     "seed": base["seed"], "n_base": base["n"], "base": base["accuracy"],
+                     "n_novel": novel["n"], "novel": novel["accuracy"]})
+    if set(datasets) == set(everything):
+        pairs = pd.concat([paired_over_seeds(results, reference) for reference in references])
+        write(OUT / f"{table}_paired.csv", pairs.assign(**common).reset_index(drop=True))
+        write(OUT / f"{table}.csv", pd.DataFrame(rows))
+    means = average(pd.DataFrame(wide))
+    print(means.loc[means["dataset"] == "average", ["method", "base", "novel", "hm"]].round(4).to_string())
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", choices=TABLES)
     p.add_argument("--datasets", nargs="+", help="default: those of the table")
-    p.add_argument("--limit", type=int, default=120, help="images per data set; 0 = all")
+    p.add_argument("--limit", type=int, help="images per data set, 0 = all; default 120, base to novel all")
+    p.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of training, base to novel")
+    p.add_argument("--prompts", type=Path, default=Path("build/prompts"), help="folder of what is trained")
     p.add_argument("--seed", type=int, default=0, help="of the choice of images")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
     variants, datasets, reference = TABLES[args.table]
     bench, rows, results = mp.benchmark("mini"), [], {}
+    if isinstance(variants, dict):
+        args.limit = args.limit or None
+        return measure_few_shot(bench, args.table, args.datasets or datasets, args)
+    args.limit = 120 if args.limit is None else args.limit
     for name in args.datasets or datasets:
         data = bench.dataset(name)
         for label, method, test_set in variants(bench, data):

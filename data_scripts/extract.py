@@ -49,8 +49,9 @@ def unpack(archive: Path, folder: Path, max_bytes: int, max_members: int) -> Non
             target.parent.mkdir(parents=True, exist_ok=True)
             written = _copy(archive, content, target, written, max_bytes)
     except BROKEN as error:
-        raise BadArchive(f"{archive.name!r} cannot be unpacked ({type(error).__name__}: {error}); it is cut "
-                         "off, damaged, or no tar or zip file") from error
+        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        raise BadArchive(f"{archive.name!r} cannot be unpacked ({what}); it is cut off, damaged, or no tar "
+                         "or zip file") from error
 
 
 def find(folder: Path, take: str) -> Path:

@@ -26,7 +26,7 @@ class Piece:
     """A folder or file below the root, and who has it."""
 
     target: str                    # as FOLDERS (minipsync/data/imagenet.py) and SPLITS (splits.py) expect it
-    mirrors: tuple[Mirror, ...]
+    mirrors: tuple[Mirror, ...] = ()   # none: people fetch it, as the source's `by_hand` says
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Source:
     terms: str                     # licence and terms in a line
     home: str
     pieces: tuple[Piece, ...] = ()     # small ones first: a copy that lacks only a list gets only the list
-    by_hand: str = ""              # what no program may or can fetch, and where it belongs below {root}
+    by_hand: str = ""              # how people fetch what no program may or can, and where below {root}
     names: tuple[str, ...] = ()    # the data sets in it, where that is not its own name
 
 
-def drive(key: str) -> str:
+def drive(key: str, name: str) -> str:
     """The address of a public file on Google Drive, past the page that says it is not scanned for viruses."""
-    return f"https://drive.usercontent.google.com/download?id={key}&export=download&confirm=t"
+    return f"https://drive.usercontent.google.com/download?id={key}&export=download&confirm=t#{name}"
 
 
 HF = "https://huggingface.co"
@@ -58,7 +58,7 @@ OLD_CARS = "http://ai.stanford.edu/~jkrause/car196"        # gone since 2023, as
 def coop(target: str, key: str, archive: str, github: bool = True) -> Piece:
     """CoOp's split file: its authors' copy on Drive, one on GitHub for seven of the nine, the one in HUB."""
     name = target.rpartition("/")[2]
-    copies = [Mirror(drive(key)), Mirror(f"{HUB}/{archive}", name)]
+    copies = [Mirror(drive(key, name)), Mirror(f"{HUB}/{archive}", name)]
     if github:
         copies.insert(1, Mirror(f"{GITHUB}/{name}"))
     return Piece(target, tuple(copies))
@@ -79,7 +79,7 @@ ImageNet is given out only to people who register at https://image-net.org. From
 and, if you mean to train, ILSVRC2012_img_train.tar (138 GB) into {root}/imagenet. torchvision unpacks and
 sorts them; then the same with 'train' for 'val':
     python -c "from torchvision.datasets import ImageNet; ImageNet('{root}/imagenet', 'val')"
-Or link to a sorted copy that you have elsewhere: {root}/imagenet/val/n01440764/….JPEG and so on, and train."""),
+Or link to a sorted copy that you have elsewhere: {root}/imagenet/val/n01440764/… and so on, and train."""),
     "v2": Source(
         1.3, "code MIT; pictures from Flickr, to be used as ImageNet is",
         "github.com/modestyachts/ImageNetV2",
@@ -95,7 +95,7 @@ Or link to a sorted copy that you have elsewhere: {root}/imagenet/val/n01440764/
         7.6, "repository MIT; pictures from a web search, their owners keep their rights",
         "github.com/HaohanWang/ImageNet-Sketch",
         (Piece("imagenet-sketch/images", (
-            Mirror(drive("1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA"), "sketch",
+            Mirror(drive("1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA", "ImageNet-Sketch.zip"), "sketch",
                    sha("4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed"), 7_593_573_012),
             Mirror(f"{HF}/datasets/songweig/imagenet_sketch/resolve/main/data/ImageNet-Sketch.zip", "sketch"),
             Mirror(f"{HUB}/imagenet-sketch.zip", "imagenet-sketch/images"))),)),
@@ -114,9 +114,9 @@ Or link to a sorted copy that you have elsewhere: {root}/imagenet/val/n01440764/
             Mirror(f"{HUB}/imagenet-rendition.zip", "imagenet-r"))),)),
     "pug": Source(
         27, "CC BY-NC, and not to train generative models", "github.com/facebookresearch/PUG",
-        tuple(Piece(f"PUG_ImageNet/{variant}", (
+        (Piece("PUG_ImageNet/classnames.txt"), *(Piece(f"PUG_ImageNet/{variant}", (
             Mirror("https://dl.fbaipublicfiles.com/large_objects/pug/PUG_IMAGENET.tar.gz", variant),))
-            for variant in PUG),
+            for variant in PUG)),
         """\
 PUG's class names lie in a folder on Google Drive, which only a browser can list: fetch classnames.txt from
     https://drive.google.com/drive/folders/1VwLorkHbEnZBqM6EuQcxQc3AtoLxyc_L
@@ -131,7 +131,8 @@ PUG's class names lie in a folder on Google Drive, which only a browser can list
              Mirror("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                     "101_ObjectCategories", "md5:3138e1922a9193bfa496528edbbc45d0",
                     inner="101_ObjectCategories.tar.gz"),
-             Mirror(drive("137RyRjvTBkBiIfeYBNZBtViDHQ6_Ewsp"), "101_ObjectCategories",
+             Mirror(drive("137RyRjvTBkBiIfeYBNZBtViDHQ6_Ewsp", "101_ObjectCategories.tar.gz"),
+                    "101_ObjectCategories",
                     sha("af6ece2f339791ca20f855943d8b55dd60892c0a25105fcd631ee3d6430f9926"), 131_740_031),
              Mirror(f"{HUB}/caltech-101.zip", "101_ObjectCategories"))))),
     "oxford_pets": Source(
@@ -208,6 +209,6 @@ PUG's class names lie in a folder on Google Drive, which only a browser can list
         0.14, NONE, "crcv.ucf.edu/data/UCF101.php; the middle frames from CoOp's DATASETS.md",
         (coop("ucf101/split_zhou_UCF101.json", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y", "ucf101.zip"),
          Piece("ucf101/UCF-101-midframes", (
-             Mirror(drive("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O"), "UCF-101-midframes"),
+             Mirror(drive("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", "UCF-101-midframes.zip"), "UCF-101-midframes"),
              Mirror(f"{HUB}/ucf101.zip", "UCF-101-midframes"))))),
 }

@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
+from .pixels import to_rgb
 from .text import PackedText, tokenizer
-from .weights import check_towers, load_model, new_model, save_mini
+from .weights import check_device, check_finite, check_towers, load_model, new_model, save_mini
 
 __all__ = ["Clip", "load_clip", "new_model", "save_mini"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +32,7 @@ class Clip(nn.Module):
     `model` is frozen, set to float32 and to evaluation in place.
     `precision`: "fp32", or "bf16" / "fp16" for autocast in the encoders; weights and results stay float32.
     `mean`, `std`: normalisation of the images, CLIP's own by default.
-    Raises ValueError for an unknown precision and for a model whose towers are not CLIP's.
+    Raises ValueError for an unknown precision, weights that are not finite and towers that are not CLIP's.
     """
 
     def __init__(self, model: nn.Module, *, precision: str = "fp32", mean=None, std=None, name: str = "clip"):
@@ -39,6 +40,7 @@ class Clip(nn.Module):
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         check_towers(model, name)
+        check_finite(model, name)
         self.model, self.name, self.precision = model.float().eval().requires_grad_(False), name, precision
         self.tokenizer = tokenizer()
         self.mean, self.std = tuple(mean or OPENAI_DATASET_MEAN), tuple(std or OPENAI_DATASET_STD)
@@ -96,7 +98,8 @@ class Clip(nn.Module):
         steps = transforms.Compose([
             transforms.Resize(self.image_size, transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(self.image_size), transforms.ToTensor()])
-        return self.normalize(torch.stack([steps(image.convert("RGB")) for image in images]).to(self.device))
+        x = torch.stack([steps(_middle(to_rgb(image))) for image in images])
+        return self.normalize(x.to(self.device))
 
     def normalize(self, x: Tensor) -> Tensor:
         """[..., 3, H, W] in [0, 1] -> model input."""
@@ -207,13 +210,24 @@ def load_clip(name: str = "mini", *, weights: str | Path | None = None, state_di
     `quick_gelu`: activation x * sigmoid(1.702 x). By default what open_clip's tag says, yes for files and
       dicts (OpenAI's); a mini file knows its own.
     `device`: by default a GPU if there is one.
-    Raises ValueError for unknown names and tensors that do not fit, FileNotFoundError and RuntimeError for
-    weights that are not there, with what to do.
+    Raises ValueError for unknown names and devices, tensors that do not fit or are not finite and files that
+    cannot be read, FileNotFoundError and RuntimeError for weights that are not there, with what to do.
     """
+    device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, mean, std = load_model(name, weights, state_dict, quick_gelu)
     name = name.replace("/", "-") if state_dict is None or name != "mini" else "custom"
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Clip(model, precision=precision, mean=mean, std=std, name=name).to(device)
+
+
+def _middle(image: Image.Image, longest: int = 100) -> Image.Image:
+    """Of a strip over 100 times as long as wide the middle: the centre crop drops the ends anyway, and to
+    enlarge them first can take gigabytes."""
+    limit = longest * min(image.size)
+    if max(image.size) <= limit:
+        return image
+    sides = [min(side, limit) for side in image.size]
+    left, top = ((side - kept) // 2 for side, kept in zip(image.size, sides, strict=True))
+    return image.crop((left, top, left + sides[0], top + sides[1]))
 
 
 # ---- the walk through the blocks ----

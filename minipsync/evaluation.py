@@ -6,7 +6,8 @@
 
 Images are taken in a seeded, class-balanced order: the accuracy seen so far is always that of a balanced
 sample, and a larger `limit` contains a smaller one. Everything reported is computed from the records alone,
-so a run that was killed and resumed ends where an undisturbed one ends.
+so a run that was killed and resumed ends where an undisturbed one ends, and so does one that several
+processes shared (distributed.py): the batches are the same, whoever predicts them.
 """
 
 import dataclasses
@@ -18,7 +19,6 @@ import sys
 import time
 import warnings
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .records import COLUMNS, RecordFile
+from . import distributed
+from .records import COLUMNS, open_records
 from .results import Comparison, Result, compare, summarise
 
 __all__ = ["Comparison", "Result", "balanced_order", "compare", "describe_run", "evaluate"]
@@ -52,11 +53,13 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
     ids, labels = _check(method, data, limit, batch_size, seed)
     order = balanced_order(ids, labels, limit, seed)
     run = describe_run(method, data, ids, labels, seed)
-    book = RecordFile(records, run) if records is not None else nullcontext(_Memory())
-    skipped, right, seen = [], 0, 0
-    with book as kept, _bar(len(order), f"{run['method']} on {run['dataset']}", progress) as bar:
+    team, skipped, right, seen = distributed.world(), [], 0, 0
+    mine = range(distributed.rank() * batch_size, len(order), team * batch_size)       # starts of my batches
+    name = f"{run['method']} on {run['dataset']}" + (f", process 1 of {team}" if team > 1 else "")
+    with open_records(records, run, [ids[i] for i in order]) as kept, \
+            _bar(sum(len(order[s:s + batch_size]) for s in mine), name, progress) as bar:
         resumed = sum(ids[i] in kept.rows for i in order)
-        for start in range(0, len(order), batch_size):
+        for start in mine:
             chunk = order[start:start + batch_size]
             new, bad = _read_images(data, labels, [i for i in chunk if ids[i] not in kept.rows])
             skipped += [(ids[i], reason) for i, reason in bad.items()]
@@ -64,13 +67,14 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
                 # an interrupted batch is predicted whole: batch mates can move the last digits of a logit
                 old, _ = _read_images(data, labels, [i for i in chunk if i not in new and i not in bad])
                 batch = {i: (new | old)[i] for i in chunk if i in new or i in old}
-                rows = _predict(method, batch, ids, labels)
+                rows = _predict(method, batch, ids, labels, run["seed"])
                 kept.append([row for i, row in rows.items() if i in new])
             done = [kept.rows[ids[i]]["correct"] for i in chunk if ids[i] in kept.rows]
             right, seen = right + sum(done), seen + len(done)
             bar.set_postfix_str(f"accuracy {100 * right / max(seen, 1):.1f} %", refresh=False)
             bar.update(len(chunk))
-        rows = [kept.rows[ids[i]] for i in order if ids[i] in kept.rows]
+    rows = [kept.rows[ids[i]] for i in order if ids[i] in kept.rows]
+    skipped = sum(distributed.gather(skipped), [])
     if not rows:
         raise ValueError(f"none of the {len(order)} images of {data.name} could be read; the first said: "
                          f"{skipped[0][1]}; check the folder, or download the dataset again")
@@ -78,7 +82,7 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
         warnings.warn(f"{len(skipped)} of {len(order)} images of {data.name} could not be read and were left "
                       f"out, first {skipped[0][0]} ({skipped[0][1]}); see result.skipped", stacklevel=2)
     return summarise(run["method"], run["dataset"], run["seed"], pd.DataFrame(rows), skipped=skipped,
-                     resumed=resumed, path=getattr(kept, "path", None))
+                     resumed=resumed, path=kept.path)
 
 
 def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:
@@ -125,22 +129,13 @@ def code_fingerprint() -> str:
     """12 hex digits for the source of this package, but for what cannot change a prediction: rows that an
     older version of a loss or a view predicted must not pass for this version's."""
     root = Path(__file__).parent
-    apart = ("evaluation", "parameters", "plots", "records", "results", "tables", "tensors", "training")
+    apart = ("__main__", "distributed", "evaluation", "parameters", "plots", "protocols", "records", "report",
+             "results", "runs", "source_pass", "tables", "tensors", "training", "zero_shot_gate")
     files = sorted(file for file in root.rglob("*.py") if not (file.parent == root and file.stem in apart))
     return _hash(part for file in files for part in (file.relative_to(root).as_posix(), file.read_bytes()))
 
 
 # ---- parts -------------------------------------------------------------------------------------------
-class _Memory:
-    """Stands in for a RecordFile where records are not kept on disk."""
-
-    def __init__(self):
-        self.rows = {}
-
-    def append(self, rows):
-        self.rows.update((row["image"], row) for row in rows)
-
-
 class _NotebookLine:
     """A file for tqdm: one line of a notebook's output, rewritten in place, so that a saved notebook keeps
     only the last state of the bar."""
@@ -160,8 +155,8 @@ class _NotebookLine:
 def _bar(total, name, progress):
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     file = _NotebookLine() if progress and hasattr(shell, "kernel") else None
-    return tqdm(total=total, desc=name, unit="image", disable=not progress, mininterval=0.5, ncols=100,
-                file=file, ascii=False if file else None)
+    return tqdm(total=total, desc=name, unit="image", mininterval=0.5, ncols=100, file=file,
+                ascii=False if file else None, disable=not progress or distributed.rank() > 0)
 
 
 def _check(method, data, limit, batch_size, seed):
@@ -220,7 +215,7 @@ def _read_images(data, labels, positions):
     return images, bad
 
 
-def _predict(method, batch, ids, labels):
+def _predict(method, batch, ids, labels, seed):
     """{position: record} for a dict {position: image}. Probabilities are the softmax of the logits."""
     start = time.perf_counter()
     logits = torch.as_tensor(method.predict(list(batch.values()))).detach().float().cpu()    # [B, C]
@@ -235,19 +230,25 @@ def _predict(method, batch, ids, labels):
         raise ValueError(f"{_name(method)} gave logits that are not finite for image {first}; try precision "
                          '"fp32" or a smaller learning rate')
     p = logits.double().softmax(dim=1)                                                       # [B, C]
-    entropy = -torch.special.xlogy(p, p).sum(dim=1)                                          # [B]
+    entropy = _entropy(p)                                                                    # [B]
+    untuned = getattr(method, "untuned", None)            # of a method that tunes on the image: before it did
+    before = entropy if untuned is None else _entropy(untuned.double().cpu().softmax(dim=1))
     best = logits.argsort(dim=1, descending=True, stable=True)[:, :5].tolist()               # [B, 5]
     rows = {}
     for k, i in enumerate(batch):
         guess = best[k][0]
         values = (ids[i], labels[i], guess, int(guess == labels[i]), _short(p[k, guess]), _short(entropy[k]),
-                  " ".join(map(str, best[k])), _short(seconds))
+                  _short(before[k]), " ".join(map(str, best[k])), _short(seconds), seed)
         rows[i] = dict(zip(COLUMNS, values, strict=False))    # all columns but the last, `run`
     return rows
 
 
 def _name(method) -> str:
     return getattr(method, "name", type(method).__name__)
+
+
+def _entropy(p):
+    return -torch.special.xlogy(p, p).sum(dim=1)                                             # [B, C] -> [B]
 
 
 def _short(x) -> float:

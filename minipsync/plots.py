@@ -177,6 +177,36 @@ def prototype_map(prototypes, features, labels, class_names, images_are="", titl
     return figure
 
 
+def gains(table, title="", reference="zero-shot"):
+    """Differences to a reference, with 95 % intervals, on base and on novel classes.
+
+    table: a DataFrame with columns panel, line (a panel for each of the first, in it a line for each of the
+           second), classes ("base" or "novel"), difference, low and high (fractions)"""
+    lacking = {"panel", "line", "classes", "difference", "low", "high"} - set(table)
+    if lacking or table.empty:
+        raise ValueError("gains: expected rows with panel, line, classes, difference, low and high; "
+                         + (f"{', '.join(sorted(lacking))} missing" if lacking else "there are none"))
+    panels, lines = table["panel"].unique(), list(table["line"].unique())
+    with plt.rc_context(STYLE):
+        size = (3.0 * len(panels) + 1.6, 0.44 * len(lines) + 1.4)
+        figure, axes = _figure(1, len(panels), size, sharex=True, sharey=True)
+        for axis, panel in zip(axes[0], panels, strict=True):
+            for classes, colour, marker, shift in (("base", BLUE, "o", -0.14), ("novel", ORANGE, "D", 0.14)):
+                part = table[(table["panel"] == panel) & (table["classes"] == classes)]
+                names = ("difference", "low", "high")
+                value, low, high = (100 * part[name].to_numpy(dtype=float) for name in names)
+                axis.errorbar(value, [lines.index(line) + shift for line in part["line"]],
+                              xerr=[value - low, high - value], color=colour, marker=marker, markersize=5,
+                              linestyle="none", capsize=2.5, label=f"{classes} classes")
+            axis.axvline(0, color="0.3", linewidth=1)
+            axis.set(title=panel, yticks=range(len(lines)), yticklabels=lines, ylim=(len(lines) - 0.5, -0.5),
+                     xlabel=f"points over {reference}")
+            axis.grid(axis="y", visible=False)
+        axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def reliability(results, bins=15):
     """Is a confidence of 80 % right 80 % of the time?
 

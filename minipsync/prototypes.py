@@ -7,13 +7,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from .source_pass import one_pass
 from .statistics import FromSource, origin
 from .text import PackedText, pack_context
 from .views import (
@@ -100,35 +101,35 @@ class Prototypes(FromSource):
     @torch.no_grad()
     def collect(cls, clip, learner, dataset, *, n_views: int = 4,
                 relations: Sequence[str] = tuple(RELATIONS), n_variants: int = 4, seed: int = 0,
-                batch_size: int = 128, progress: bool = True):
+                batch_size: int = 128, checkpoint: str | Path | None = None, progress: bool = True):
         """One pass over `dataset`: every image and n_views augmentations of it, every class's text variants.
 
-        ValueError for a class without an image.
+        ValueError for a class without an image. checkpoint, further errors: see `one_pass`.
         """
         n_classes, prompts = len(dataset.class_names), learner()
-        counts = np.array([len(rows) for rows in rows_by_class(dataset)])
-        sums = {part: torch.zeros(n_classes, clip.embed_dim, device=clip.device)
-                for part in ("vision", "cls")}
-        group = max(1, batch_size // (1 + n_views))                                  # images per encoder call
-        with tqdm(total=len(dataset), desc="prototypes", unit="image", disable=not progress) as bar:
-            for start in range(0, len(dataset), group):
-                items = [dataset[i] for i in range(start, min(start + group, len(dataset)))]
-                views = torch.cat([make_views(image, 1 + n_views, clip, PROMPTSYNC_VIEWS,
-                                              seed=content_seed(image, seed)) for image, _ in items])
-                labels = torch.tensor([label for _, label in items], device=clip.device)
-                _, h = image_prototypes(clip, views, prompts.vision)                 # [N * (1 + n_views), D]
-                for part, total in sums.items():
-                    total.index_add_(0, labels.repeat_interleave(1 + n_views), h[part])
-                bar.update(len(items))
-        means = {part: total / torch.as_tensor(counts * (1 + n_views), device=clip.device)[:, None]
-                 for part, total in sums.items()}
+        counts = torch.tensor([len(rows) for rows in rows_by_class(dataset)])
+        facts = origin(clip, learner, dataset)
+        recipe = {"n_views": n_views, "n_variants": n_variants, "relations": list(relations), "seed": seed}
+
+        def add(sums, items):
+            views = torch.cat([make_views(image, 1 + n_views, clip, PROMPTSYNC_VIEWS,
+                                          seed=content_seed(image, seed)) for image, _ in items])
+            rows = torch.tensor([label for _, label in items]).repeat_interleave(1 + n_views)
+            _, h = image_prototypes(clip, views, prompts.vision)                     # [N * (1 + n_views), D]
+            for part in ("vision", "cls"):
+                empty = torch.zeros(n_classes, clip.embed_dim, dtype=torch.float64)
+                sums[part] = sums.get(part, empty).index_add(0, rows, h[part].double().cpu())
+            return sums
+
+        states = one_pass(dataset, max(1, batch_size // (1 + n_views)), add, facts | recipe,
+                          checkpoint=checkpoint, progress=progress, name="prototypes")
+        means = {part: (sum(s[part] for s in states if s) / (counts * (1 + n_views))[:, None])
+                 .float().to(clip.device) for part in ("vision", "cls")}
         variants = text_variants(dataset.class_names, relations, n_variants, getattr(dataset, "wnids", None))
         variants = fitting(variants, learner)
         h, weights = variant_prototypes(clip, learner, prompts.text[None], [variants])
         text = (h * weights[..., None]).sum(2)[0]                                      # [C, D]
-        return cls(text, means["vision"], means["cls"], variants=variants, **origin(clip, learner, dataset),
-                   recipe={"n_views": n_views, "n_variants": n_variants, "relations": list(relations),
-                           "seed": seed})
+        return cls(text, means["vision"], means["cls"], variants=variants, recipe=recipe, **facts)
 
 
 def fitting(variants: list[list[str]], learner) -> list[list[str]]:

@@ -3,16 +3,21 @@
 Every row ends with the key of the run that wrote it, a hash of everything its prediction depends on (method,
 config, prompts, backbone, classes, images, seed). A JSON file beside the CSV spells the run out, so that an
 error can say what differs. Only complete lines count: what a kill left of a last line is cut off at the next
-opening.
+opening. Several processes (distributed.py) write a file each beside the run's own, "….rank1.csv"; their rows
+move to the run's own file at the end, or when the run is next opened if they were killed before.
 """
 
 import csv
+import glob
 import hashlib
 import io
 import json
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
+
+from . import distributed
 
 try:
     import fcntl
@@ -20,7 +25,7 @@ except ImportError:                                       # Windows: no lock, ev
     fcntl = None
 
 COLUMNS = {"image": str, "label": int, "prediction": int, "correct": int, "confidence": float,
-           "entropy": float, "top5": str, "seconds": float, "run": str}
+           "entropy": float, "entropy_before": float, "top5": str, "seconds": float, "seed": int, "run": str}
 HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
@@ -42,12 +47,14 @@ class RecordFile:
     """The records of one run, on disk; a context manager that holds the file locked.
 
     rows:   image id -> row (dict of the columns, without `run`), those read from disk and those appended.
+    rank:   of the process whose own file it is; None: the run's.
     Raises ValueError for a file of another run or of another kind, OSError where the folder cannot be
     written, RuntimeError while another process writes the same file.
     """
 
-    def __init__(self, records, run: dict):
+    def __init__(self, records, run: dict, rank: int | None = None):
         self.path, self.run, self.key = path_for(records, run), run, run_key(run)
+        self.path = self.path if rank is None else self.path.with_suffix(f".rank{rank}.csv")
         self.rows: dict[str, dict] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +80,21 @@ class RecordFile:
         csv.writer(text, lineterminator="\n").writerows([*row.values(), self.key] for row in rows)
         self._write(text.getvalue().encode())
         self.rows.update((row["image"], row) for row in rows)
+
+    def absorb(self, order: list[str]):
+        """Take over the rows of the processes' files, as `order` lists their images, and remove the files."""
+        found = {}
+        files = sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.rank*.csv"))
+        for file in files:
+            with RecordFile(file, self.run) as part:      # RuntimeError if its process is still at work
+                found |= part.rows
+        position = {image: i for i, image in enumerate(order)}
+        new = [row for image, row in found.items() if image not in self.rows]
+        if new:
+            self.append(sorted(new, key=lambda row: position.get(row["image"], len(position))))
+        for file in files:
+            file.with_suffix(".run.json").unlink(missing_ok=True)
+            file.unlink()
 
     # ---- reading -------------------------------------------------------------------------------------
     def _read(self):
@@ -154,6 +176,53 @@ class RecordFile:
         return type(error)(error.errno, f"records cannot be written ({error.strerror}); give records= "
                            "a folder that you may write to, or records=None to keep them in memory",
                            str(self.path))
+
+
+class Memory:
+    """Stands in for a RecordFile where records are not kept on disk."""
+
+    path = None
+
+    def __init__(self):
+        self.rows = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def append(self, rows):
+        self.rows.update((row["image"], row) for row in rows)
+
+    def absorb(self, order):
+        pass
+
+
+@contextmanager
+def open_records(records, run, order):
+    """The rows known so far, and a place to append new ones; on leaving, `rows` has those of all processes.
+
+    records: a folder, a .csv file or None (memory); order: the ids of all images, as rows shall be sorted."""
+    def book(rank=None):
+        return Memory() if records is None else RecordFile(records, run, rank)
+
+    if distributed.world() == 1:
+        with book() as main:
+            main.absorb(order)
+            yield main
+        return
+    first = distributed.rank() == 0
+    with book() if first else Memory() as main:           # the first holds the run's file from start to end
+        main.absorb(order)
+        known = distributed.from_first(main.rows)
+        with book(distributed.rank()) as part:
+            part.rows |= known
+            yield part
+        for rows in distributed.gather(part.rows):          # every process's file is whole and closed now
+            part.rows |= rows
+        main.absorb(order)
+        part.path = distributed.from_first(main.path)
 
 
 def _flat(tree, prefix=""):

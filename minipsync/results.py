@@ -27,7 +27,8 @@ class Result:
                        predicted, so that a break and a resumption do not count
     n:                 images predicted; `skipped` ones, [(image id, reason)], are not among them
     records:           DataFrame, one row per image: image, label, prediction, correct, confidence (largest
-                       probability), entropy (nats), top5 (labels, best first), seconds
+                       probability), entropy (nats), entropy_before (before a method tuned its prompts on the
+                       image, else the same), top5 (labels, best first), seconds, seed
     resumed:           how many of the n were read from an earlier run's records; path: their file, or None
     """
 

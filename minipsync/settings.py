@@ -18,9 +18,8 @@ def make_settings(cls, given, owner=""):
     owner = owner or cls.__name__
     for name in given:
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{owner}: unknown setting {name!r}.{hint} Good settings: {', '.join(fields)}")
+            raise ValueError(f"{owner}: unknown setting {name!r}.{did_you_mean(name, fields)} Good settings: "
+                             f"{', '.join(fields)}")
     kinds = typing.get_type_hints(cls)
     values = {}
     for name, value in given.items():
@@ -35,6 +34,12 @@ def replace_settings(config, given, owner=""):
     """A copy of the dataclass instance `config` with the keywords in `given` changed, checked alike."""
     current = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
     return make_settings(type(config), current | dict(given), owner or type(config).__name__)
+
+
+def did_you_mean(name, good):
+    """The hint " Did you mean 'x'?" where one of the names `good` is like `name`, else nothing."""
+    close = difflib.get_close_matches(str(name), good, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def require(good, owner, name, value, expected):

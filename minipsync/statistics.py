@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from .source_pass import one_pass
 from .tensors import write_tensors
 
 FORMAT = "minipsync-statistics-1"
@@ -68,10 +68,13 @@ class FromSource:
             with safe_open(path, "pt") as file:
                 metadata, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file ({error})") from None
+            raise ValueError(f"{path} is not a safetensors file ({error}); expected a file of source "
+                             f"{cls.kind}: compute them with method.prepare(source_set) and save "
+                             "them") from None
         if metadata.get("format") != FORMAT or metadata.get("kind") != cls.kind:
             kind = metadata.get("kind", "something else")
-            raise ValueError(f"{path} holds {kind}, expected source {cls.kind}")
+            raise ValueError(f"{path} holds {kind}, expected source {cls.kind}: compute them with "
+                             "method.prepare(source_set) and save them")
         if set(tensors) != set(cls.tensors):
             raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'no tensors'}, expected the "
                              f"{cls.kind} {', '.join(cls.tensors)}; the file is damaged or not ours")
@@ -100,12 +103,13 @@ class FromSource:
         return self
 
     @classmethod
-    def shipped(cls, clip, learner):
-        """The file in this package that belongs to these weights and prompts, or None."""
-        for path in sorted(SHIPPED.glob("*.safetensors")):
+    def find(cls, clip, learner, folder: str | Path | None = None):
+        """The file in `folder`, else in this package, that belongs to these weights and prompts, or None."""
+        folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
+        for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             with safe_open(path, "pt") as file:
-                metadata = file.metadata()
-            if metadata["kind"] == cls.kind:
+                metadata = file.metadata() or {}
+            if (metadata.get("format"), metadata.get("kind")) == (FORMAT, cls.kind):
                 facts = json.loads(metadata["facts"])
                 if (facts["clip"], facts["prompts"]) == (clip.fingerprint, prompts_fingerprint(learner)):
                     return cls.load(path, clip, learner)
@@ -120,15 +124,18 @@ class RunningMoments:
     mean = mean_n + d m / (n + m) and M2 = M2_n + M2_m + d^2 n m / (n + m); no large numbers cancel.
     """
 
-    def __init__(self):
-        self.n, self.mean, self.m2 = 0, 0.0, 0.0
+    def __init__(self, n=0, mean=0.0, m2=0.0):
+        self.n, self.mean, self.m2 = int(n), mean, m2
 
     def update(self, x: Tensor) -> None:
         """x [m, ...]."""
-        x, m = x.double(), len(x)
-        mean = x.mean(0)
+        mean = x.double().mean(0)
+        self.merge(len(x), mean, (x.double() - mean).square().sum(0))
+
+    def merge(self, m: int, mean: Tensor, m2: Tensor) -> None:
+        """m more numbers of which only the mean and M2 = sum (x - mean)^2 are known."""
         delta, total = mean - self.mean, self.n + m
-        self.m2 = self.m2 + (x - mean).square().sum(0) + delta.square() * (self.n * m / total)
+        self.m2 = self.m2 + m2 + delta.square() * (self.n * m / total)
         self.mean, self.n = self.mean + delta * (m / total), total
 
     @property
@@ -151,24 +158,35 @@ class SourceStatistics(FromSource):
     @classmethod
     @torch.no_grad()
     def collect(cls, clip, learner, dataset, *, layers: int | None = None, batch_size: int = 64,
-                progress: bool = True):
+                checkpoint: str | Path | None = None, progress: bool = True):
         """One pass over `dataset`, test transform, the learner's prompts; memory does not grow with its size.
 
         The authors take two passes, means first (their issue 5), over ImageNet's training set; the result is
-        the same. layers: how many blocks, from the first; None = all.
+        the same. layers: how many blocks, from the first; None = all. checkpoint, errors: see `one_pass`.
         """
         if not len(dataset):
             raise ValueError("the source set is empty; expected a data set with at least one image")
         blocks = range(clip.vision_layers if layers is None else layers)
-        prompts, moments = learner().vision, [RunningMoments() for _ in blocks]
-        starts = range(0, len(dataset), batch_size)
-        for start in tqdm(starts, desc="source statistics", unit="batch", disable=not progress):
-            images = [dataset[i][0] for i in range(start, min(start + batch_size, len(dataset)))]
-            _, inputs = clip.encode_image(clip.preprocess(images), prompts, trace=tuple(blocks))
-            for k, running in zip(blocks, moments, strict=True):
-                running.update(inputs[k])                                            # [N, T, W]
-        return cls(torch.stack([m.mean for m in moments]).float(),
-                   torch.stack([m.variance for m in moments]).float(), **origin(clip, learner, dataset))
+        prompts, facts = learner().vision, origin(clip, learner, dataset)
+
+        def add(state, items):
+            images = clip.preprocess([image for image, _ in items])
+            _, inputs = clip.encode_image(images, prompts, trace=tuple(blocks))
+            for k in blocks:
+                moments = RunningMoments(*(state.get(f"{k}.{part}", 0.0) for part in ("n", "mean", "m2")))
+                moments.update(inputs[k])                                            # [N, T, W]
+                state |= {f"{k}.{part}": torch.as_tensor(value) for part, value in vars(moments).items()}
+            return state
+
+        states = one_pass(dataset, batch_size, add, {**facts, "layers": len(blocks)}, checkpoint=checkpoint,
+                          progress=progress, name="source statistics")
+        means, variances = [], []
+        for k in blocks:
+            total = RunningMoments()
+            for state in filter(None, states):             # a process may have had no batch
+                total.merge(int(state[f"{k}.n"]), state[f"{k}.mean"], state[f"{k}.m2"])
+            means, variances = [*means, total.mean.float()], [*variances, total.variance.float()]
+        return cls(torch.stack(means), torch.stack(variances), **facts).to(clip.device)
 
 
 def origin(clip, learner, dataset) -> dict:

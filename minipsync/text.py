@@ -88,10 +88,10 @@ def pack_texts(texts: list[str], context_length: int = 77) -> PackedText:
     """
     texts = _listed(texts, "text")
     rows = [[(i, -1) for i in tokenize(text)] for text in texts]
-    for text, row in zip(texts, rows, strict=True):
+    for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
         if len(row) > context_length:
-            raise ValueError(f"the text {text!r} has {len(row)} tokens (start and end included), expected at "
-                             f"most {context_length}: shorten it")
+            raise ValueError(f"text {i}, {text!r}, has {len(row)} tokens (start and end included), expected "
+                             f"at most {context_length}: shorten it")
     return _pack(rows, texts, texts, 0)
 
 

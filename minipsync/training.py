@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
+from .pixels import to_rgb
 from .settings import require
 from .tensors import write_tensors
 
@@ -115,8 +116,12 @@ class TrainingImages(torch.utils.data.Dataset):
         return TF.to_dtype(TF.pil_to_tensor(view), torch.float32, scale=True), label
 
     def _read(self, index):
-        image, label = self.source[index]
-        image, label = image.convert("RGB"), int(label)
+        try:
+            image, label = self.source[index]
+            image, label = to_rgb(image), int(label)
+        except OSError as error:                # left out silently, other shots than the paper's would train
+            raise ValueError(f"image {self.source.image_id(index)} of {self.source.name} cannot be read "
+                             f"({error}); get it again, or leave it out with dataset.subset(…)") from error
         cost = 3 * image.width * image.height
         if cost <= self.room:
             self.room -= cost

@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from . import augment
+from .pixels import to_rgb
 from .settings import replace_settings, require
 
 
@@ -69,7 +70,7 @@ def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
         digest.update(str(tuple(image.shape)).encode())
         digest.update((image.detach().float().cpu() * 64).round().to(torch.int16).numpy().tobytes())
     else:
-        image = image.convert("RGB")
+        image = to_rgb(image)
         digest.update(str(image.size).encode())
         digest.update(image.tobytes())
     return int.from_bytes(digest.digest(), "little") >> 1
@@ -131,7 +132,7 @@ def _drawn(n: int, probability: float, generator: Generator, device) -> Tensor:
 
 def working_copy(image: Image.Image, size: int, config: ViewConfig) -> Tensor:
     """The image as bytes [3, H, W], shrunk if no crop needs that many pixels."""
-    image = image.convert("RGB")
+    image = to_rgb(image)
     ratio = max(config.crop_ratio[1], 1 / config.crop_ratio[0])
     shorter = math.ceil(size * math.sqrt(ratio / config.crop_scale[0]))
     if min(image.size) > shorter:

@@ -8,10 +8,10 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CLIP
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .tensors import write_tensors
+from .tensors import first_line, read_checkpoint, write_tensors
 
 MINI_FORMAT = "minipsync-clip-1"
 MINI_PATH = Path(__file__).parent / "assets" / "mini_clip.safetensors"
@@ -97,6 +97,25 @@ def check_towers(model: nn.Module, name: str) -> None:
                          "that is not CLIP's: use a plain ViT such as 'ViT-B-16'")
 
 
+def check_finite(model: nn.Module, name: str) -> None:
+    """Raise ValueError that names the weights with NaN or infinity, whose every prediction would be NaN."""
+    state = {k: t for k, t in model.state_dict().items() if t.is_floating_point() and not t.is_meta}
+    if bad := [k for k, t in state.items() if not t.isfinite().all()]:
+        raise ValueError(f"{len(bad)} of {len(state)} tensors of {name} contain NaN or infinity, first "
+                         f"{bad[0]}; expected finite weights: fetch them again, or train with a lower rate")
+
+
+def check_device(device: str | int | torch.device) -> torch.device:
+    """The device, or ValueError if nothing can be computed on it here."""
+    try:
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        good = ["'cpu'", *(f"'cuda:{i}'" for i in range(torch.cuda.device_count()))]
+        raise ValueError(f"device={str(device)!r} cannot be used here ({first_line(error)}); expected "
+                         f"{' or '.join(good)}") from error
+
+
 def _check_config(config: dict) -> None:
     if missing := [k for k in CONFIG_KEYS if k not in config]:
         raise ValueError(f"the config lacks {', '.join(missing)}, expected the keys {', '.join(CONFIG_KEYS)}")
@@ -118,7 +137,8 @@ def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source} does not fit the architecture, name the right one: {error}") from error
+        raise ValueError(f"{source} does not fit the architecture, name the right one: "
+                         f"{' '.join(str(error).split())[:500]}") from None
 
 
 def _inferred_config(state: dict[str, Tensor], quick_gelu: bool) -> dict:
@@ -146,18 +166,20 @@ def _inferred_config(state: dict[str, Tensor], quick_gelu: bool) -> dict:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """Tensors of a file, and the config if it is a mini file. Pickled code is never run."""
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {k: file.get_tensor(k) for k in file.keys()}
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {k: file.get_tensor(k) for k in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or save it again, and "
+                             "call a pickled checkpoint .pt") from None
         return state, json.loads(metadata["config"]) if metadata.get("format") == MINI_FORMAT else None
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.load", category=FutureWarning)
             return torch.jit.load(path, map_location="cpu").state_dict(), None  # OpenAI's .pt files
     except RuntimeError:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {k.removeprefix("module."): v for k, v in state.items()}, None
+        return {k.removeprefix("module."): v for k, v in read_checkpoint(path).items()}, None
 
 
 def _architecture(name: str, tag: str | None, quick_gelu: bool) -> nn.Module:

@@ -40,8 +40,8 @@ def test_families_are_held_out():
     assert not by_role["train"] & by_role["validation"]
     assert not by_role["validation"] & by_role["test"]
     trained = {family[s] for s in TRAIN}
-    for name in ("imagenet", *TRANSFER):
-        assert {family[s] for s in styles_of(bench.dataset(name, "train"))} <= trained
+    assert {family[s] for s in styles_of(bench.dataset("imagenet", "train"))} <= trained
+    assert trained <= by_role["train"]
     assert "twemoji" not in trained
     for name in ("v2", "sketch", "r", "a", *(f"pug_{f}" for f in PUG)):
         assert {role[s] for s in styles_of(bench.dataset(name))} == {"test"}, name
@@ -113,6 +113,20 @@ def test_hard_scenes_come_from_test_families_and_are_not_those_of_other_sets():
     listed = json.loads((ASSETS / "hard.json").read_text())
     assert len(data) == len(listed["images"]) >= 400
     assert all(data.image_id(i).startswith("a/test/") for i in range(len(data)))
+
+
+def test_transfer_sets_are_split_by_scene():
+    for name in TRANSFER:
+        train, val, test = (bench.dataset(name, split) for split in ("train", "val", "test"))
+        assert styles_of(train) == styles_of(test) == set(TRANSFER_STYLES)
+        assert styles_of(val) == {"noto-v1"}
+        assert np.array_equal(np.bincount(train.labels), np.full(len(test.class_names), 16))
+        assert np.array_equal(np.bincount(val.labels), np.full(len(test.class_names), 24))
+    train, val, test = (bench.dataset("clothing", split) for split in ("train", "val", "test"))
+    ids = [{data.image_id(i) for i in range(len(data))} for data in (train, val, test)]
+    assert not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
+    pixels = [{data[i][0].tobytes() for i in range(len(data))} for data in (train, test)]
+    assert not pixels[0] & pixels[1]                   # the same drawings, never the same picture
 
 
 def test_training_split_has_sixteen_scenes_per_class():

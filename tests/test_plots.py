@@ -39,6 +39,14 @@ def some_images(n):
     return [Image.fromarray(draw.randint(0, 255, (24, 24, 3), dtype=np.uint8)) for _ in range(n)]
 
 
+def some_gains():
+    draw = np.random.RandomState(0)
+    names = [(p, line, half) for p in ("animals", "signs") for line in SKILLS for half in ("base", "novel")]
+    rows = pd.DataFrame(names, columns=["panel", "line", "classes"])
+    rows["difference"] = draw.normal(0, 0.1, len(rows))
+    return rows.assign(low=rows["difference"] - 0.05, high=rows["difference"] + 0.05)
+
+
 def figures():
     """name -> figure: one of each kind."""
     draw = np.random.RandomState(0)
@@ -56,6 +64,7 @@ def figures():
             "probabilities": plots.class_probabilities(before, torch.tensor(after), NAMES, label=4),
             "distances": plots.prototype_distances(near, near * draw.uniform(0.7, 1.1, 12), NAMES, label=7),
             "map": plots.prototype_map(torch.eye(3, 8), torch.rand(5, 8), [0, 0, 1, 1, 2], "abc", "r: "),
+            "gains": plots.gains(some_gains(), title="mini"),
             "reliability": plots.reliability([results[0], results[-1]]),
             "sheet": plots.contact_sheet([[*some_images(4), None], [*some_images(4), clear]],
                                          ["cat", "sailing boat"], STYLES, "styles")}
@@ -85,6 +94,14 @@ def test_reliability_bins_are_those_of_the_ece():
     assert (count * np.abs(accuracy - mean)).sum() / 200 == pytest.approx(result.ece, abs=1e-5)
 
 
+def test_gains_are_points_on_the_line_of_their_name():
+    axis = plots.gains(some_gains()).axes[1]                                  # signs
+    novel = axis.containers[1].lines[0]
+    third = some_gains().query("panel == 'signs' and classes == 'novel'").difference.iloc[2]
+    assert [label.get_text() for label in axis.figure.axes[0].get_yticklabels()] == list(SKILLS)
+    assert novel.get_xdata()[2] == pytest.approx(100 * third) and round(novel.get_ydata()[2]) == 2
+
+
 def test_the_map_keeps_distances_between_three_prototypes():
     centres = torch.tensor([[0.0, 0, 0, 3], [4, 0, 0, 3], [0, 3, 0, 3]])       # sides 4, 3 and 5, in a plane
     axis = plots.prototype_map(centres, centres[:1], [0], "abc").axes[0]
@@ -106,5 +123,7 @@ def test_figures_refuse_what_does_not_fit():
         plots.class_probabilities([0.5, 0.5], [0.2, 0.3, 0.5], ["a", "b"])
     with pytest.raises(ValueError, match="2 features, 1 labels"):
         plots.prototype_map(torch.eye(3), torch.eye(3)[:2], [0], "abc")
+    with pytest.raises(ValueError, match="low missing"):
+        plots.gains(some_gains().drop(columns="low"))
     with pytest.raises(ValueError, match="1 row names and 2 column names"):
         plots.contact_sheet([some_images(3)], ["a"], ["b", "c"])

@@ -1,6 +1,7 @@
 """Data sets: those in the package, the papers' real ones, and your own pictures."""
 from pathlib import Path
 
+from ..settings import did_you_mean
 from .dataset import Dataset
 from .folders import folder
 from .full import Full
@@ -20,7 +21,8 @@ def benchmark(name: str = "mini", root: str | Path | None = None, partial: bool 
     `root` or `partial` that "mini" has no use for.
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}, expected one of: {', '.join(BENCHMARKS)}")
+        raise ValueError(f"unknown benchmark {name!r}, expected one of: {', '.join(BENCHMARKS)}."
+                         f"{did_you_mean(name, BENCHMARKS)}")
     if name == "full":
         return Full(root, partial)
     if root or partial:

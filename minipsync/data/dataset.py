@@ -28,8 +28,13 @@ class Dataset:
                  read: Callable[[int], Image.Image], templates: Sequence[str] = (TEMPLATE,),
                  split: str = "test", fingerprint: str = ""):
         self.name, self.split, self.fingerprint = name, split, fingerprint
-        self.class_names, self.templates = list(class_names), list(templates)
-        self.labels, self._ids, self._read = np.asarray(labels, dtype=np.int64), list(ids), read
+        self.class_names = list(class_names)
+        self.templates = [templates] if isinstance(templates, str) else list(templates)
+        self.labels, self._ids, self._read = np.asarray(labels), list(ids), read
+        if self.labels.size and self.labels.dtype.kind not in "iu":
+            raise ValueError(f"data set {name!r}: labels are {self.labels.dtype}, first {self.labels[0]!r}; "
+                             "expected whole numbers, places in class_names")
+        self.labels = self.labels.astype(np.int64)
         if len(self.labels) != len(self._ids):
             raise ValueError(f"data set {name!r}: {len(self.labels)} labels but {len(self._ids)} images, "
                              "expected one label for each image")

@@ -2,7 +2,9 @@
 
 One class, many artists; the shift between artists is the shift of ImageNet → V2 / Sketch / R, small enough
 for a laptop (docs/mini.md shows it; data_scripts/make_mini.py makes the files).
-Training families and test families never mix: see `Mini.styles` (role "train", "validation", "test").
+Families that the CLIP was trained on and families of the tests never mix: see `Mini.styles` (role "train",
+"validation", "test"). Prompts for the shifted sets learn from training families alone. A transfer set is
+split as the papers' are: few shots and test by the same artists, in different scenes.
 """
 from __future__ import annotations
 
@@ -16,13 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
 SIZE = 64                                          # px, side of a picture
 SHOTS = 16                                         # training scenes per class
-# training families without twemoji
+# training families without twemoji: the few shots of `imagenet`
 TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")
 # data set: (styles, scenes per class and style, further templates)
 OOD = {
@@ -38,6 +41,7 @@ OOD = {
 TRANSFER = {"animals": "animal", "plants": "plant", "dishes": "food", "vehicles": "vehicle", "sports": "game",
             "instruments": "tool", "clothing": "garment", "fruit": "fruit", "faces": "face", "signs": "sign"}
 TRANSFER_STYLES = ("twemoji", "fluent-flat", "openmoji")
+VALIDATION, VALIDATION_SCENES = "noto-v1", 24      # split "val" of a transfer set: style, scenes per class
 LEVELS = 9                                         # steps of a PUG sweep
 PUG = {                                            # factor: (field of the scene, column or None, values)
     "camera_yaw": ("camera", 0, np.linspace(-56, 56, LEVELS)),
@@ -119,10 +123,11 @@ class Mini:
                 for row in rows for style in styles for k in range(scenes)]
 
     def _few_shot(self, name: str, rows: list[int]) -> list[tuple[str, str, int]]:
-        """SHOTS scenes per class, over the training styles in turn."""
+        """SHOTS scenes per class, over the styles of the data set in turn."""
         found = []
         for row in rows:
-            styles = [s for s in TRAIN if row not in self.styles[s]["missing"]]
+            artists = TRAIN if name == "imagenet" else TRANSFER_STYLES
+            styles = [s for s in artists if row not in self.styles[s]["missing"]]
             found += [self._image(name, "train", row, styles[k % len(styles)], k) for k in range(SHOTS)]
         return found
 
@@ -152,21 +157,24 @@ class Mini:
     def dataset(self, name: str, split: str = "test") -> Dataset:
         """The data set `name`.
 
-        split: "test", or "train" for `imagenet` and the ten transfer sets (16 scenes per class by the
-        training families). Raises ValueError for an unknown name or split, with the list of good ones.
+        split: "test"; "train" (16 scenes per class) for `imagenet` and the ten transfer sets; "val" for the
+        transfer sets, 24 scenes per class by the artist of the validation domain, for choosing settings.
+        Raises ValueError for an unknown name or split, with the list of good ones.
         """
-        trainable = ("imagenet", *TRANSFER)
         if name not in NAMES:
             raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: "
-                             f"{', '.join(NAMES)}")
-        if split not in ("train", "test") or split == "train" and name not in trainable:
-            raise ValueError(f"data set {name!r} has no split {split!r}, expected 'test'"
-                             + (" or 'train'" if name in trainable
-                                else f"; 'train' exists for: {', '.join(trainable)}"))
+                             f"{', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+        good = ("test", "train", "val") if name in TRANSFER else ("test", *["train"] * (name == "imagenet"))
+        if split not in good:
+            raise ValueError(f"data set {name!r} has no split {split!r}, expected "
+                             + " or ".join(map(repr, good)) + ("" if "train" in good
+                                else f"; 'train' exists for: {', '.join(('imagenet', *TRANSFER))}"))
         group = name if name in TRANSFER else "imagenet"
         rows, templates, scene = self.rows(group), [TEMPLATE], self.scene
         if split == "train":
             images = self._few_shot(name, rows)
+        elif split == "val":
+            images = self._list(name, split, rows, (VALIDATION,), VALIDATION_SCENES)
         elif name in OOD:
             styles, scenes, more = OOD[name]
             images, templates = self._list(name, split, rows, styles, scenes), [TEMPLATE, *more]
@@ -190,13 +198,16 @@ class Mini:
                        split, _fingerprint())
 
     def settings(self, method: str, dataset: str | None = None) -> dict:
-        """What differs from the paper's settings of `method` on these small pictures, the same for all sets.
+        """What differs from the paper's settings of `method` on these small pictures.
 
-        Chosen on the validation domain `val` by benchmarks/choose_settings.py, whose table is
-        results/mini/settings.csv. "maple.fit" names those of MaPLe's training; {} where nothing differs.
+        "coop.fit", "maple.fit" and so on name the settings of training, which are others on `imagenet` than
+        on a transfer set, as in the papers; nothing else depends on `dataset`. {} where nothing differs.
+        Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
         """
         chosen = json.loads((ASSETS / "settings.json").read_text())
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.get(method, {}).items()}
+        own = chosen.get(f"{method} transfer") if dataset in TRANSFER else None
+        found = own or chosen.get(method, {})
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
     def clip(self, **settings):
         """The mini CLIP; settings go to `load_clip` (precision, device)."""

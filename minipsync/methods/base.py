@@ -4,6 +4,7 @@
 prompts on the test image is a `TestTimeMethod` (episodes.py).
 """
 
+import warnings
 from typing import ClassVar
 
 import torch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import training
-from ..settings import make_settings, replace_settings
+from ..settings import did_you_mean, make_settings, replace_settings
+from ..tensors import first_line
 from . import files
-from .inputs import check_class_names, images_to_tensor, template_as_context
+from .inputs import check_class_names, check_images, images_to_tensor, template_as_context
 
 REGISTRY: dict[str, type["Method"]] = {}
 
@@ -26,8 +28,9 @@ def register(cls):
 
 def build(name, clip, class_names, **settings):
     """The method called `name` for these classes; `settings` are the fields of its `Config`."""
-    if name not in REGISTRY:
-        raise ValueError(f"unknown method {name!r}; the methods are {', '.join(REGISTRY)}")
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise ValueError(f"unknown method {name!r}; the methods are {', '.join(REGISTRY)}."
+                         f"{did_you_mean(name, REGISTRY)}")
     return REGISTRY[name](clip, class_names, **settings)
 
 
@@ -61,6 +64,7 @@ class Method(nn.Module):
         if self.learner is not None:
             self.learner.to(clip.device)
         self.trained_on, self.history = "", []
+        self.at_most = None                          # images at a time, once memory has run out with more
         self.set_class_names(self.class_names)
 
     # ---- what a method says for itself ----
@@ -128,13 +132,44 @@ class Method(nn.Module):
 
         images: one PIL image, a list of them, or a float tensor [B,3,S,S] that is model input already
         (normalised with clip.mean and clip.std; clip.preprocess makes it)."""
-        x = images_to_tensor(self.clip, images)
-        return torch.cat([self.own_logits(part) for part in x.split(self.image_batch)])
+        tensor = isinstance(images, torch.Tensor)
+        items = images_to_tensor(self.clip, images) if tensor else check_images(images)
+        return torch.cat(self.in_batches(
+            lambda part: self.own_logits(part if tensor else self.clip.preprocess(part)), items,
+            self.image_batch))
 
     def own_logits(self, x):
         """[N,3,S,S] -> [N,C] under the learner's own prompts with the cached class features."""
         vision = self.learner().vision if self.learner is not None else None
         return self.clip.logit_scale * self.clip.encode_image(x, vision) @ self.text_features().mT
+
+    def in_batches(self, run, items, size):
+        """[run(part), …] for parts of `items` of at most `size`. Where memory runs out, half as many are
+        tried, now and from then on; what `run` gives must not depend on what else is in a part.
+
+        Raises torch.OutOfMemoryError that says what to lower if a single item is too much."""
+        results, at = [], 0
+        while at < len(items):
+            part = items[at:at + min(size, self.at_most or size)]
+            try:
+                results.append(run(part))
+                at += len(part)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    views = f"n_views={self.config.n_views}, " if hasattr(self.config, "n_views") else ""
+                    raise torch.cuda.OutOfMemoryError(
+                        f"{self.name}: memory ran out with one image at a time ({first_line(error)}); lower "
+                        f"{views}method.image_batch={self.image_batch} or the number of classes "
+                        f"({len(self.class_names)}), or take load_clip(…, precision='bf16')") from error
+            # not in the except clause, where the error's frames still hold their tensors
+            self.at_most = len(part) // 2
+            torch.cuda.empty_cache()
+            warnings.warn(f"{self.name}: memory ran out with {len(part)} images at a time; going on with "
+                          f"{self.at_most}", stacklevel=4)
+        return results
 
     def episodes_in_memory(self, views=0):
         """How many images with prompts of their own (and `views` views each) to run at once, so that what
@@ -172,10 +207,11 @@ class Method(nn.Module):
         return files.save(self, path)
 
     def load(self, path="auto", **choice):
-        """Read prompts from a file that `save` wrote, or "auto": those shipped for this backbone.
+        """Read prompts from a file that `save` wrote, or "auto": those shipped for this backbone, or a folder
+        of such files, of which the one that fits is taken.
 
-        `choice` (trained_on="imagenet", seed=1) narrows "auto" down. Prompts of another backbone, method or
-        shape raise ValueError. Returns self."""
+        `choice` (trained_on="imagenet", seed=1) narrows "auto" and a folder down. Prompts of another
+        backbone, method or shape raise ValueError. Returns self."""
         files.load(self, path, **choice)
         return self
 
@@ -187,3 +223,10 @@ class Method(nn.Module):
         trained with is not in the file: that they are this method's is yours to know. Returns self."""
         files.load_official(self, path)
         return self
+
+
+def out_of_memory(error):
+    """Does this error say that the memory of a device, or of the machine, was not enough?"""
+    words = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")        # CUDA and MPS; CPU; cuBLAS
+    kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)

@@ -93,21 +93,25 @@ class TestTimeMethod(Method):
             raise ValueError(f"{self.name}: views have shape {tuple(views.shape)}; expected "
                              f"[B, V, 3, {size}, {size}], one row of views per image")
         adapted = self.adapt(views.to(self.clip.device))
+        self.untuned = self.first_logits(adapted.original, self.start(adapted.original))[:, 0]
         return self.logits(adapted.original, adapted.params)[:, 0]
 
     @torch.no_grad()
     def predict(self, images):
-        """Logits [B, C]; images as in `Method.predict`.
+        """Logits [B, C]; images as in `Method.predict`. `self.untuned` [B, C] are those before tuning.
 
         The views of an image are drawn from its content and `config.seed` alone, so neither the order of the
         images nor the batch they came in changes a prediction."""
         self._warn_if_untrained()
         tensor = isinstance(images, Tensor)
         items = list(images_to_tensor(self.clip, images)) if tensor else check_images(images)
-        size = self.config.episodes or self.default_episodes()
-        parts = [items[s:s + size] for s in range(0, len(items), size)]
-        return torch.cat([self.predict_views(torch.stack([self.make_views(i) for i in part]))
-                          for part in parts])
+
+        def run(part):
+            return self.predict_views(torch.stack([self.make_views(i) for i in part])), self.untuned
+
+        parts = self.in_batches(run, items, self.config.episodes or self.default_episodes())
+        logits, self.untuned = (torch.cat(rows) for rows in zip(*parts, strict=True))
+        return logits
 
     def _warn_if_untrained(self):
         """Once: tuning prompts that nobody trained gives numbers near chance."""

@@ -1,13 +1,12 @@
 """Prompt files: safetensors plus metadata that says what the prompts belong to."""
 
 import json
-import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..tensors import write_tensors
+from ..tensors import read_checkpoint, write_tensors
 
 FORMAT = "minipsync-prompts-1"
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
@@ -29,7 +28,10 @@ def load(method, path="auto", **choice):
     """Put the prompts of a file into the learner of `method`; ValueError says what does not fit."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
-    path = find(method, **choice) if str(path) == "auto" else Path(path)
+    if str(path) == "auto":
+        path = find(method, **choice)
+    elif (path := Path(path).expanduser()).is_dir():
+        path = find(method, path, **choice)
     tensors, metadata = read(path)
     reason = misfit(method, tensors, metadata)
     if reason:
@@ -41,12 +43,7 @@ def load(method, path="auto", **choice):
 
 def load_official(method, path):
     """Put the prompts of an official checkpoint (Dassl's layout) into the learner of `method`."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors ({str(error).splitlines()[0]}); expected a "
-                         "checkpoint of the official code, a dict with state_dict") from None
-    state = checkpoint.get("state_dict", checkpoint)
+    state = read_checkpoint(path)
     own = method.learner.state_dict()
     names = {k: next((n for n in (k, f"prompt_learner.{k}") if n in state), None) for k in own}
     for name, found in names.items():
@@ -104,11 +101,13 @@ def misfit(method, tensors, metadata):
     return ""
 
 
-def find(method, *, trained_on="imagenet", seed=None):
-    """The shipped file for this method and backbone: the nearest in config, then the lowest seed."""
+def find(method, folder=None, *, trained_on="imagenet", seed=None):
+    """The file in `folder`, or in the package, for this method and backbone: the nearest in config, then the
+    lowest seed."""
+    folder = SHIPPED if folder is None else Path(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
-    for path in sorted(p for m in names for p in SHIPPED.glob(f"{m}_*.safetensors")):
+    for path in sorted(p for m in names for p in folder.glob(f"{m}_*.safetensors")):
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
         reason = misfit(method, tensors, metadata)
@@ -123,9 +122,11 @@ def find(method, *, trained_on="imagenet", seed=None):
             fits.append((differing, config.get("seed", 0), path.name, path))
     if not fits:
         wanted = f"trained_on={trained_on!r}" + (f", seed={seed}" if seed is not None else "")
-        shipped = "".join(others) or "none"
-        raise FileNotFoundError(f"no shipped prompts fit {method.name} on {method.clip.name} ({wanted}); "
-                                f"fit and save your own. Shipped for this method: {shipped}")
+        first = "".join(others[:5]) + (f"\n  and {len(others) - 5} more" if len(others) > 5 else "")
+        what, place = ("shipped prompts", "Shipped") if folder == SHIPPED else (
+            f"prompts in {str(folder)!r}", "There")
+        raise FileNotFoundError(f"no {what} fit {method.name} on {method.clip.name} ({wanted}); "
+                                f"fit and save your own. {place} for this method: {first or 'none'}")
     return min(fits)[-1]
 
 

@@ -4,11 +4,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..pixels import to_rgb
+
 
 def check_images(images):
-    """A list of PIL images from one or several; anything else raises TypeError that says what to do."""
-    if isinstance(images, Image.Image):
-        return [images]
+    """A list of PIL images in RGB (`to_rgb`) from one or several.
+
+    Anything else raises TypeError, and an image that cannot be decoded ValueError, that say what to do."""
+    images = [images] if isinstance(images, Image.Image) else images
     if not isinstance(images, (list, tuple)):
         raise TypeError(f"images is a {type(images).__name__}; expected a PIL image, a list of them or a "
                         "float tensor [B,3,S,S]; Image.open(path) and Image.fromarray(array) make PIL images")
@@ -18,7 +21,16 @@ def check_images(images):
                             "(Image.open, Image.fromarray); tensors go in as one: torch.stack(images)")
     if not images:
         raise ValueError("images is an empty list; expected at least one PIL image")
-    return list(images)
+    return [_decoded(i, image) for i, image in enumerate(images)]
+
+
+def _decoded(i, image):
+    try:
+        return to_rgb(image)
+    except Exception as error:                       # PIL's decoders raise all sorts for damaged files
+        file = f" ({image.filename})" if getattr(image, "filename", "") else ""
+        raise ValueError(f"images[{i}]{file} cannot be used: {error}; expected a whole picture, opened and "
+                         "not closed; leave it out or replace the file") from error
 
 
 def images_to_tensor(clip, images):
@@ -32,6 +44,9 @@ def images_to_tensor(clip, images):
     if images.ndim != 4 or not len(images) or images.shape[1:] != (3, size, size):
         raise ValueError(f"images has shape {tuple(images.shape)}; this CLIP wants [B, 3, {size}, {size}]; "
                          "clip.preprocess(pil_images) makes it, images[None] adds a batch axis")
+    if images.is_meta:
+        raise ValueError("images is on the device 'meta', where tensors have no values; expected 'cpu' or "
+                         f"{str(clip.device)!r}")
     if not torch.isfinite(images).all():
         raise ValueError("images contains NaN or infinity; expected finite normalised values")
     return images.to(clip.device, torch.float32)

@@ -118,10 +118,11 @@ class PromptAlign(TestTimeMethod):
         return super().adapt(views)
 
     # ---- the source ----
-    def prepare(self, source_set, *, progress=True):
+    def prepare(self, source_set, *, checkpoint=None, progress=True):
         """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present
-        prompts; `method.statistics.save(path)` keeps them. Returns self."""
-        self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set, progress=progress)
+        prompts; `method.statistics.save(path)` keeps them. checkpoint: see `one_pass`. Returns self."""
+        self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set,
+                                                   checkpoint=checkpoint, progress=progress)
         return self
 
     def fit(self, train_set, *, progress=True, **settings):
@@ -129,11 +130,16 @@ class PromptAlign(TestTimeMethod):
         super().fit(train_set, progress=progress, **settings)
         return self.prepare(train_set, progress=progress)
 
-    def load(self, path="auto", *, statistics=None, **choice):
-        """Read prompts, as `Method.load`, and their statistics: a file, or those shipped for the prompts."""
+    def load(self, path="auto", *, statistics=None, folder=None, source=None, **choice):
+        """Read prompts, as `Method.load`, and the statistics that belong to them.
+
+        statistics: a file; None: one in `folder` or in the package that was made for these prompts, else they
+        are computed from the data set `source`, if it is given. Returns self."""
         super().load(path, **choice)
-        if statistics is None:
-            self.statistics = SourceStatistics.shipped(self.clip, self.learner)
-        else:
+        if statistics is not None:
             self.statistics = SourceStatistics.load(statistics, self.clip, self.learner)
+        else:
+            self.statistics = SourceStatistics.find(self.clip, self.learner, folder)
+            if self.statistics is None and source is not None:
+                self.prepare(source)
         return self

@@ -1,6 +1,6 @@
 """The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
 
-from ..data import benchmark
+from ..data.mini import Mini
 from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import Prototypes, SourceSampler, text_prototypes
 from ..training import few_shot
@@ -47,17 +47,19 @@ class PrototypeMethod(TestTimeMethod):
             self.source = SourceSampler(source_set, self.clip, self.config.view_config, self.config.cache_mb)
         return self
 
-    def prepare(self, source_set, *, prototypes=None, progress=True):
+    def prepare(self, source_set, *, prototypes=None, checkpoint=None, progress=True):
         """Compute the prototypes of `source_set`, at most `shots` images per class, under the present prompts
         (or take given ones), and draw the samples of L_D from the same images. Returns self.
 
-        The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes."""
+        The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes.
+        checkpoint: see `one_pass`."""
         c = self.config
         source_set = source_set.subset(few_shot(source_set.labels, c.shots, c.seed))
         if prototypes is None:
             recipe = self.recipe_of_prototypes()
             shots = recipe.pop("shots")
-            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress, **recipe)
+            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress,
+                                            checkpoint=checkpoint, **recipe)
             prototypes.recipe["shots"] = shots
         return self.use(prototypes, source_set)
 
@@ -73,10 +75,11 @@ class PrototypeMethod(TestTimeMethod):
         super().fit(train_set, progress=progress, **settings)
         return self.prepare(train_set, progress=progress)
 
-    def load(self, path="auto", *, source=None, prototypes=None, **choice):
+    def load(self, path="auto", *, source=None, prototypes=None, folder=None, **choice):
         """Read prompts, as `Method.load`, and what belongs to them.
 
-        prototypes: a file; None: those shipped for these prompts and settings, or computed from `source`.
+        prototypes: a file; None: those in `folder` or in the package that were made for these prompts and
+        settings, else computed from `source`.
         source: the data set they are of; None: for the mini CLIP the one its prompts were trained on, from
         the package, for others no set (then L_D must be off). Returns self."""
         super().load(path, **choice)
@@ -88,10 +91,10 @@ class PrototypeMethod(TestTimeMethod):
                 raise ValueError(f"{self.name}: {prototypes} was made with {found.recipe}, the settings ask "
                                  f"for {wanted}; build with those settings, or method.prepare(source_set)")
         else:
-            found = Prototypes.shipped(self.clip, self.learner)
+            found = Prototypes.find(self.clip, self.learner, folder)
             found = found if found is not None and found.recipe == wanted else None
-        if source is None and self.clip.name == "mini" and self.trained_on:
-            source = benchmark("mini").dataset(self.trained_on, split="train")
+        if source is None and self.clip.name == "mini" and self.trained_on in Mini.names:
+            source = Mini().dataset(self.trained_on, split="train")
         return self.use(found) if source is None else self.prepare(source, prototypes=found)
 
     def class_texts(self, prompts):

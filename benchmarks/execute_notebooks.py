@@ -1,0 +1,89 @@
+"""Run notebooks in place and keep them small: `python -m benchmarks.execute_notebooks notebooks/01*.ipynb`.
+
+papermill runs each in an empty folder, from its first cell to its last with its default parameters. Kept are
+outputs without progress on stderr and without papermill's own metadata; figures become smaller PNG files.
+Records go to --records when it is given, so that a stopped run goes on. A notebook over 300 kB, a cell of
+more than 25 lines or a path of this machine stops it: such a file is not written.
+"""
+import argparse
+import base64
+import io
+import re
+import tempfile
+from pathlib import Path
+
+import nbformat
+import papermill
+from PIL import Image
+
+LIMIT, LARGE = 300_000, 60_000                     # bytes: of a notebook; of a figure that gets a palette
+PATHS = re.compile(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt)/")
+
+
+def smaller(png: str) -> str:
+    """A picture in fewer bytes, base64 in and out: without alpha where it is opaque, with a palette where it
+    has few colours or many bytes (256 colours are enough for a sheet of small scenes)."""
+    raw, out = base64.b64decode(png), io.BytesIO()
+    image = Image.open(io.BytesIO(raw))
+    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+        image = image.convert("RGB")
+    colours = image.convert("RGB").getcolors(256) if image.mode == "RGB" else None
+    if colours or image.mode == "RGB" and len(raw) > LARGE:
+        image = image.quantize(len(colours) if colours else 256, dither=Image.Dither.NONE)
+    image.save(out, "PNG", optimize=True)
+    return png if len(out.getvalue()) >= len(raw) else base64.b64encode(out.getvalue()).decode()
+
+
+def clean(notebook) -> None:
+    """Drop what is papermill's or the terminal's, in place."""
+    notebook.metadata.pop("papermill", None)
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
+
+
+def problems(notebook) -> list[str]:
+    """Why this notebook must not be kept."""
+    text = nbformat.writes(notebook)
+    long = [i for i, c in enumerate(notebook.cells) if c.cell_type == "code" and c.source.count("\n") >= 25]
+    found = [f"cell {i} has more than 25 lines" for i in long]
+    if len(text.encode()) > LIMIT:
+        found.append(f"{len(text.encode()) / 1000:.0f} kB, at most {LIMIT / 1000:.0f}")
+    if place := PATHS.search(text):
+        found.append(f"a path of this machine: …{text[max(0, place.start() - 40):place.end() + 30]}…")
+    return found
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("notebooks", nargs="+", type=Path)
+    p.add_argument("--records", help="folder that keeps the records of all runs")
+    args = p.parse_args()
+    for path in args.notebooks:
+        with tempfile.TemporaryDirectory() as folder:
+            given = {"records": str(Path(args.records).resolve())} if args.records else {}
+            out = Path(folder) / "out.ipynb"
+            papermill.execute_notebook(str(path.resolve()), str(out), given, cwd=folder,
+                                       kernel_name="python3", progress_bar=False)
+            notebook = nbformat.read(out, as_version=4)
+        clean(notebook)
+        for i, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
+            cell.execution_count = i + 1           # papermill counts its own cell of parameters
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = i + 1
+        if wrong := problems(notebook):
+            raise SystemExit(f"{path.name}: " + "; ".join(wrong))
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

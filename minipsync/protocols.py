@@ -1,0 +1,185 @@
+"""The papers' three protocols, over any benchmark: base to novel, cross-dataset, domain generalisation.
+
+    table = base_to_novel(bench, "coop", ["animals", "vehicles"], seeds=(1, 2, 3))
+    average(table)                            # over seeds, then over data sets; H of the averages
+
+Rules: METHODS 3.5 and 3.6. Prompts are learned once for each method, training set and seed: `learned` loads
+those that the package ships or that an earlier run kept, and trains only what is not there.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from .evaluation import evaluate
+from .methods import REGISTRY, build, files
+from .results import wilson
+from .settings import replace_settings
+from .tables import OOD
+
+SEEDS = (1, 2, 3)
+
+
+def harmonic_mean(base, novel):
+    """H = 2 B N / (B + N) of two accuracies (CoCoOp, arXiv:2203.05557, table 1); 0 where both are 0."""
+    return 2 * base * novel / (base + novel) if base + novel else 0.0
+
+
+# ---- prompts ----------------------------------------------------------------------------------------
+def learned(method, train_set, folder=None, *, progress=True, **recipe):
+    """`method` with prompts trained on `train_set`: loaded if this training was done before, else fitted.
+
+    folder: where to keep and look for prompts, beside those of the package; None: nothing is kept.
+    recipe: fields of `TrainConfig` that differ from the paper's. A name stands for everything that training
+    depends on (method, config, recipe, images, classes, backbone), so that a changed setting trains anew; a
+    run that was killed goes on from its checkpoint in `folder`. Returns `method`.
+    """
+    name = prompt_file(method, train_set, **recipe)
+    for place in filter(None, (folder, files.SHIPPED)):
+        if (file := Path(place).expanduser() / name).is_file():
+            return method.load(file)
+    checkpoint = Path(folder).expanduser() / f"{name}.training" if folder else None
+    method.fit(train_set, checkpoint=checkpoint, progress=progress, **recipe)
+    if folder:
+        method.save(checkpoint.with_suffix(""))
+        checkpoint.unlink(missing_ok=True)
+    return method
+
+
+def prompt_file(method, train_set, **recipe):
+    """The file name of prompts of `method` trained on `train_set` with `recipe` (see `learned`)."""
+    if method.recipe is None:
+        raise TypeError(f"{method.name} is not trained; expected a method with a recipe, as coop or maple")
+    config = replace_settings(method.recipe, {"seed": method.config.seed} | recipe, f"{method.name}.fit")
+    free = ("workers", "cache_mb", "save_every")                  # these change no prompt
+    facts = {"config": asdict(method.config), "backbone": method.clip.fingerprint,
+             "precision": method.clip.precision, "classes": method.class_names,
+             "recipe": {k: v for k, v in asdict(config).items() if k not in free},
+             "images": [train_set.fingerprint, *map(train_set.image_id, range(len(train_set)))]}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
+    shots = "all" if config.shots is None else config.shots
+    return f"{method.name}_{train_set.name}_{shots}shots_seed{config.seed}_{key}.safetensors"
+
+
+# ---- protocols --------------------------------------------------------------------------------------
+def base_to_novel(bench, name, datasets, seeds=SEEDS, *, folder=None, records=None, limit=None, recipe=None,
+                  progress=True, **settings):
+    """Learn on the base half of every data set, test on its base and on its novel half, each among its own
+    classes only (METHODS 3.5): columns method, dataset, seed, n_base, base, n_novel, novel, hm.
+
+    bench, name: a benchmark and what `build` calls the method; settings go to `build`, `recipe` to `fit`,
+    where they replace the benchmark's own. zero_shot has the data set's own template and one row, seed 0.
+    folder: of prompts (see `learned`); records, limit: see `evaluate`. Accuracies are fractions.
+    """
+    clip, rows = bench.clip(), []
+    for each in datasets:
+        halves = _named_halves(bench.dataset(each))
+        if name == "zero_shot":
+            template = {"template": bench.dataset(each).templates[0], **settings}
+            built = [(0, [build(name, clip, half.class_names, **template) for half in halves])]
+        else:
+            train = _named_halves(bench.dataset(each, "train"))[0]
+            built = ((seed, _retargeted(bench, name, clip, train, halves, seed, folder, recipe, progress,
+                                        settings)) for seed in seeds)
+        for seed, methods in built:
+            base, novel = (evaluate(m, half, limit, records, progress=progress)
+                           for m, half in zip(methods, halves, strict=True))
+            rows.append({"method": name, "dataset": each, "seed": seed, "n_base": base.n,
+                         "base": base.accuracy, "n_novel": novel.n, "novel": novel.accuracy,
+                         "hm": harmonic_mean(base.accuracy, novel.accuracy)})
+    return pd.DataFrame(rows)
+
+
+def from_source(bench, name, datasets=OOD, seeds=SEEDS, *, source="imagenet", folder=None, records=None,
+                limit=None, recipe=None, progress=True, **settings):
+    """Learn on `source`, test on other data sets with the learned context and their class names (METHODS
+    3.6): columns method, dataset, seed, n, accuracy, low, high, ece.
+
+    With v2, sketch, a and r it is domain generalisation, with the transfer sets cross-dataset transfer. The
+    rest as in `base_to_novel`; a method that tunes at test time starts from the prompts that it accepts.
+    """
+    clip, rows, train = bench.clip(), [], None
+    trained, own = _what_trains(name, clip, settings)
+    for seed in seeds if trained else (0,):
+        prompts = None
+        if trained:
+            train = train or bench.dataset(source, "train")
+            prompts = learned(build(trained, clip, train.class_names, **own, seed=seed), train, folder,
+                              progress=progress, **(recipe or bench.settings(f"{trained}.fit", source)))
+        for each in datasets:
+            data = bench.dataset(each)
+            method = _start_from(prompts, train, bench, name, clip, data, settings)
+            result = evaluate(method, data, limit, records, progress=progress)
+            rows.append({**result.row(), "seed": seed})
+    return pd.DataFrame(rows).drop(columns=["seconds_per_image", "skipped"])
+
+
+def _named_halves(data):
+    """(base, novel) of `data`, with names of their own so that records do not mix."""
+    halves = data.halves()
+    for half, name in zip(halves, ("base", "novel"), strict=True):
+        half.name = f"{data.name}_{name}"
+    return halves
+
+
+def _retargeted(bench, name, clip, train, halves, seed, folder, recipe, progress, settings):
+    """Lazily: the method trained on `train`, for base, then for novel classes."""
+    recipe = recipe or bench.settings(f"{name}.fit", halves[0].name.rpartition("_")[0])
+    method = learned(build(name, clip, train.class_names, **settings, seed=seed), train, folder,
+                     progress=progress, **recipe)
+    return (method.set_class_names(half.class_names) for half in halves)
+
+
+def _what_trains(name, clip, settings):
+    """Name and settings of the method whose prompts `name` starts from: its own, another's, or (None, {})."""
+    method = build(name, clip, ["thing"], **settings)
+    for other in method.accepts:                           # promptalign can be fitted, as MaPLe is
+        fields = REGISTRY[other].Config.__dataclass_fields__
+        return other, {k: getattr(method.config, k) for k in ("n_ctx", "depth", "init")
+                       if k in fields and hasattr(method.config, k)}
+    return (None, {}) if method.recipe is None else (name, settings)
+
+
+def _start_from(prompts, train, bench, name, clip, data, settings):
+    """The method for the classes of `data`, with the learned prompts if there are any."""
+    if prompts is not None and prompts.name == name:
+        return prompts.set_class_names(data.class_names)
+    method = build(name, clip, data.class_names, **{**bench.settings(name, data.name), **settings})
+    if prompts is None:
+        return method
+    with TemporaryDirectory() as folder:
+        file = prompts.save(Path(folder) / f"{prompts.name}.safetensors")
+        return method.load(file, source=train) if hasattr(method, "prepare") else method.load(file)
+
+
+# ---- averages ---------------------------------------------------------------------------------------
+def average(table):
+    """One row per method and data set, averaged over seeds, and one "average" over the data sets.
+
+    Takes what `base_to_novel` or `from_source` gave, or several of them in one DataFrame. For each accuracy:
+    its mean over seeds, `…_std`, the population standard deviation over seeds (Dassl's), and `…_low`,
+    `…_high`, the 95 % Wilson interval for the n test images; hm is that of the averaged base and novel
+    (METHODS 3.5). The average over data sets has no interval: `results.compare` is for that.
+    """
+    columns = {"base": "n_base", "novel": "n_novel"} if "base" in table else {"accuracy": "n"}
+    rows = []
+    for (method, dataset), part in table.groupby(["method", "dataset"], sort=False):
+        row = {"method": method, "dataset": dataset, "seeds": len(part)}
+        for value, count in columns.items():
+            n, mean = int(part[count].iloc[0]), float(part[value].mean())
+            low, high = wilson(mean * n, n)
+            row |= {value: mean, f"{value}_std": float(part[value].std(ddof=0)), f"{value}_low": low,
+                    f"{value}_high": high, count: n}
+        rows.append(row)
+    means = pd.DataFrame(rows)
+    overall = means.groupby("method", sort=False)[list(columns)].mean().reset_index()
+    counts = means.groupby("method", sort=False)[["seeds"]].min().reset_index(drop=True)
+    both = pd.concat([means, pd.concat([overall, counts], axis=1).assign(dataset="average")])
+    if "base" in columns:
+        both["hm"] = [harmonic_mean(*pair) for pair in both[["base", "novel"]].to_numpy()]
+    return both.sort_values("method", key=lambda names: names.map(list(means["method"]).index),
+                            kind="stable").reset_index(drop=True)

@@ -1,0 +1,279 @@
+"""The papers' tables from record files: what `evaluate` left on disk, averaged over seeds, compared.
+
+    runs = load_runs("results/records")
+    print(to_markdown(report("domain_generalisation", runs, "mini")))
+
+A row stands for one setting of a method on one data set (see runs.py). Accuracies are percent, differences
+points, intervals of 95 %.
+"""
+
+import dataclasses
+import math
+from itertools import combinations
+
+import pandas as pd
+
+from .clip import load_clip
+from .data.mini import TRANSFER
+from .protocols import harmonic_mean
+from .results import compare
+from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
+from .tables import OOD, PRINTED, published, side_by_side
+
+__all__ = ["TABLES", "Run", "load_runs", "report"]
+
+TABLES = {
+    "domain_generalisation": "imagenet and its shifted relatives v2, sketch, a, r",
+    "pug": "PUG-ImageNet: the data sets pug_…",
+    "cross_dataset": "prompts from ImageNet on the ten transfer sets",
+    "base_to_novel": "the data sets …_base and …_novel: base, novel and their harmonic mean",
+    "ablation": "methods in two or more settings on one data set",
+    "steps": "runs that differ in steps alone",
+    "views": "runs that differ in n_views alone",
+    "latency": "time per image by method and data set",
+    "paired": "every pair of methods on the same images, and pooled over data sets",
+}
+ONLY = {"ablation": None, "steps": "steps", "views": "n_views"}
+PERCENT = ("accuracy", "std", "low", "high", "difference", "diff_low", "diff_high")
+
+
+def report(name, runs, benchmark) -> pd.DataFrame:
+    """The table `name`, one of TABLES, from those of `runs` (see `load_runs`) that belong to a benchmark.
+
+    benchmark: "mini" or "full"; a run is of mini if its backbone is the mini CLIP.
+
+    Runs that differ only in the seed of their prompts are averaged: column `seeds` has their number, std is
+    the population's over them, the interval Wilson's at the mean accuracy with n images. Other differences
+    between runs of a method stand in its name (runs.py). Where the papers print numbers, they stand beside
+    ours as in `tables.side_by_side`; they are of ViT-B/16. Data sets of mini are labelled "mini …".
+
+    attrs["left_out"] says what was left out: runs of the other benchmark, records without counterpart; ""
+    if nothing was. Raises ValueError for an unknown table or benchmark, and where no run belongs in it."""
+    if name not in TABLES:
+        raise ValueError(f"unknown table {name!r}, expected one of: {', '.join(TABLES)}")
+    if benchmark not in ("mini", "full"):
+        raise ValueError(f'benchmark={benchmark!r}: expected "mini" or "full"')
+    mini = load_clip("mini").fingerprint
+    own = [run for run in runs if (run.backbone == mini) == (benchmark == "mini")]
+    notes = []
+    if others := len(runs) - len(own):
+        notes.append(f"{others} run(s) of the {'full' if benchmark == 'mini' else 'mini'} benchmark")
+    table = MAKERS[name](name, own, benchmark, notes)
+    if table is None:
+        there = {}
+        for run in own:
+            there.setdefault(run.method, set()).add(run.dataset)
+        said = "; ".join(f"{method} on {', '.join(sorted(sets))}" for method, sets in there.items())
+        raise ValueError(f"no run belongs in table {name!r} ({TABLES[name]}) of the {benchmark} benchmark; "
+                         f"there is {said or 'no run of it'}"
+                         + (f"; left out: {'; '.join(notes)}" if notes else ""))
+    table.attrs["left_out"] = "; ".join(notes)
+    return table
+
+
+# ---- accuracies beside the printed ones -------------------------------------------------------------
+def _accuracies(name, runs, benchmark, notes):
+    printed = [d for d in published(name)["dataset"].unique() if not d.endswith("average")]
+    parts = TRANSFER if name == "cross_dataset" and benchmark == "mini" else printed
+    wanted, average = list(parts), "average"
+    if name == "domain_generalisation":
+        wanted, parts, average = ["imagenet", *OOD], OOD, "ood_average"
+    rows = [g.row() for g in group_runs([run for run in runs if run.dataset in wanted], notes)]
+    for label in dict.fromkeys(row["method"] for row in rows):
+        own = {row["dataset"]: row for row in rows if row["method"] == label}
+        if set(parts) <= set(own):
+            rows.append(_joined(label, average, _mean, [own[d] for d in parts]))
+    return _beside(rows, name, benchmark) if rows else None
+
+
+def _beside(rows, name, benchmark):
+    """side_by_side, and std and seeds of the same rows."""
+    prefix = "mini " if benchmark == "mini" else ""
+    ours = {(PRINTED.get(r["method"], r["method"]), prefix + r["dataset"]): r for r in rows}
+    targets = published(name)[["method", "dataset", "value"]].rename(columns={"value": "published"})
+    if prefix or set(ours) & set(targets[["method", "dataset"]].itertuples(index=False, name=None)):
+        table = side_by_side(pd.DataFrame(rows), name, benchmark)
+    else:                                                 # it refuses what has no printed value: PromptSync
+        own = [{"method": m, "dataset": d, "ours": 100 * r["accuracy"], "low": 100 * r["low"],
+                "high": 100 * r["high"], "n": r["n"], "verdict": ""} for (m, d), r in ours.items()]
+        table = pd.concat([targets.assign(verdict=""), pd.DataFrame(own)], ignore_index=True)
+        table["n"] = table["n"].astype("Int64")
+    found = [ours.get(key, {}) for key in zip(table["method"], table["dataset"], strict=True)]
+    table["std"] = [100 * row.get("std", math.nan) for row in found]
+    table["seeds"] = pd.array([row.get("seeds") for row in found], dtype="Int64")
+    return table[["method", "dataset", "published", "ours", "std", "low", "high", "n", "seeds", "verdict"]]
+
+
+def _mean(*values):
+    return sum(values) / len(values)
+
+
+def _joined(label, dataset, f, rows):
+    """The row for `f` of the accuracies of independent samples. What each end of each interval changes is
+    squared and added (MOVER, as in side_by_side)."""
+    values, ends = [row["accuracy"] for row in rows], {}
+    for end, sign in (("low", -1), ("high", 1)):
+        moved = [f(*values[:i], row[end], *values[i + 1:]) - f(*values) for i, row in enumerate(rows)]
+        ends[end] = min(max(f(*values) + sign * math.hypot(*moved), 0.0), 1.0)
+    return {"method": label, "dataset": dataset, "accuracy": f(*values), **ends, "std": math.nan,
+            "n": sum(row["n"] for row in rows), "seeds": min(row["seeds"] for row in rows)}
+
+
+# ---- base to novel ----------------------------------------------------------------------------------
+def _base_to_novel(_, runs, benchmark, notes):
+    groups = group_runs([run for run in runs if run.dataset.endswith(("_base", "_novel"))], notes)
+    halves = {(g.label(), g.dataset): g for g in groups}
+    rows, means = [], {}
+    for label, stem in dict.fromkeys((label, name.rpartition("_")[0]) for label, name in halves):
+        pair = [halves.get((label, f"{stem}_{half}")) for half in ("base", "novel")]
+        if pair := _same_seeds(label, stem, pair, notes):
+            each = means.setdefault(label, {})[stem] = [g.row() for g in pair]
+            per_seed = [harmonic_mean(*ab) for ab in zip(*(g.right.mean() for g in pair), strict=True)]
+            both = _joined(label, f"{stem}_hm", harmonic_mean, each)
+            rows += [*each, both | {"std": spread(per_seed)}]
+    complete = {"imagenet", *published("cross_dataset")["dataset"].unique()} - {"average"}
+    for label, stems in means.items():
+        if len(stems) > 1:                                # the printed averages are those of all 11
+            whole = benchmark == "full" and set(stems) == complete
+            average = "average" if whole else f"average of {len(stems)}"
+            each = [_joined(label, f"{average}_{half}", _mean, part) for half, part in
+                    zip(("base", "novel"), zip(*stems.values(), strict=True), strict=True)]
+            rows += [*each, _joined(label, f"{average}_hm", harmonic_mean, each)]
+    return _wide(rows, benchmark) if rows else None
+
+
+def _same_seeds(label, stem, pair, notes) -> list[Group]:
+    """Both halves with the seeds that both have, in one order; [] where there is none."""
+    seeds = [{as_json([run.config.get("seed"), run.about.get("prompts")]): run for run in g.runs} if g else {}
+             for g in pair]
+    both = sorted(set(seeds[0]) & set(seeds[1]))
+    if missing := sum(map(len, seeds)) - 2 * len(both):
+        notes.append(f"{missing} run(s) of {label} on {stem}, without one of that seed on the other half")
+    return [dataclasses.replace(g, runs=[own[k] for k in both], right=g.right[[own[k].key for k in both]])
+            for g, own in zip(pair, seeds, strict=True)] if both else []
+
+
+def _wide(rows, benchmark):
+    """One row for each method and data set: base, novel and hm beside each other."""
+    imagenet = [row for row in rows if row["dataset"].startswith("imagenet_")]
+    rest = [row for row in rows if not row["dataset"].startswith("imagenet_")]
+    tables = (("base_to_novel", rest), ("base_to_novel_imagenet", imagenet))
+    long = pd.concat([_beside(part, name, benchmark) for name, part in tables if part], ignore_index=True)
+    long[["dataset", "half"]] = long["dataset"].str.rsplit("_", n=1, expand=True).to_numpy()
+    order = long[["method", "dataset"]].drop_duplicates()
+    wide = long.pivot(index=["method", "dataset"], columns="half").reindex(pd.MultiIndex.from_frame(order))
+    halves = ("base", "novel", "hm")
+    columns = {"seeds": ("seeds", "base")}
+    columns |= {name.format(half): (value, half) for half in halves
+                for name, value in (("{}", "ours"), ("{}_std", "std"))}
+    columns |= {f"{half}_published": ("published", half) for half in halves}
+    columns |= {f"{half}_{end}": (end, half) for half in halves for end in ("low", "high")}
+    columns |= {f"n_{half}": ("n", half) for half in halves[:2]}
+    columns |= {f"{half}_verdict": ("verdict", half) for half in halves if benchmark == "full"}
+    return pd.DataFrame({name: wide[column] for name, column in columns.items()}).reset_index()
+
+
+# ---- settings, time, pairs --------------------------------------------------------------------------
+def _settings(name, runs, benchmark, notes):
+    """A row for each setting, and what it gains over the default one, or over the first."""
+    only, families, rows = ONLY[name], {}, []
+    for g in group_runs(runs, notes):
+        if only is None or only in g.settings:
+            rest = {k: v for k, v in g.settings.items() if k != only} if only else {}
+            families.setdefault(as_json([g.method, g.dataset, rest]), []).append(g)
+    families = [family for family in families.values() if len(family) > 1]
+    for family in families:
+        fields = (only,) if only else family[0].differ
+        default = defaults(family[0].method)
+        reference = next((g for g in family if all(as_json(g.settings.get(f)) == as_json(default[f])
+                                                   for f in fields if f in default)), family[0])
+        for g in family:
+            found = {} if g is reference else _difference([(g, reference)]) or {}
+            rows.append(g.row() | {f: _cell(g.settings.get(f)) for f in fields} | {
+                "method": g.label(but=only) if only else g.method, "difference": found.get("difference"),
+                "diff_low": found.get("low"), "diff_high": found.get("high"), "p": found.get("p"),
+                "verdict": "reference" if g is reference else found.get("verdict", "")})
+    fields = dict.fromkeys(f for family in families for f in ((only,) if only else family[0].differ))
+    return _plain(rows, benchmark, ["method", "dataset", *fields, "accuracy", "std", "low", "high", "n",
+                                    "seeds", "difference", "diff_low", "diff_high", "p", "verdict"])
+
+
+def _cell(value):
+    return value if isinstance(value, (int, float)) else as_text(value)
+
+
+def _latency(_, runs, benchmark, notes):
+    """Mean time in `predict` over the images, and over seeds; of whatever machine made the records."""
+    rows = [g.row() | {"ms_per_image": 1000 * _mean(*(run.result.seconds_per_image for run in g.runs))}
+            for g in group_runs(runs, notes)]
+    return _plain(rows, benchmark, ["method", "dataset", "ms_per_image", "n", "seeds"])
+
+
+def _paired(_, runs, benchmark, notes):
+    groups = {(g.label(), g.dataset): g for g in group_runs(runs, notes)}
+    labels, names = (dict.fromkeys(key[i] for key in groups) for i in (0, 1))
+    rows = []
+    for b, a in combinations(labels, 2):
+        both = [d for d in sorted(names) if (a, d) in groups and (b, d) in groups]
+        pairs = {d: (groups[a, d], groups[b, d]) for d in both}
+        found = {d: _difference([pair]) for d, pair in pairs.items()}
+        notes += [f"{a} and {b} on {d}: no image, or not the class list, in common"
+                  for d in found if not found[d]]
+        for half in ("", "base", "novel"):                # a half is part of its set: never both in one pool
+            shared = [d for d in both if found[d] and half == _half(d)]
+            if len(shared) > 1:
+                name = f"pooled {half} ({len(shared)})" if half else f"pooled ({len(shared)})"
+                found[name] = _difference([pairs[d] for d in shared])
+        rows += [row | {"a": a, "b": b, "dataset": d} for d, row in found.items() if row]
+    return _plain(rows, benchmark, ["a", "b", "dataset", "n", "difference", "low", "high", "p", "verdict",
+                                    "seeds_a", "seeds_b"])
+
+
+def _half(dataset):
+    return next((half for half in ("base", "novel") if dataset.endswith(f"_{half}")), "")
+
+
+def _difference(pairs):
+    """The first minus the second of each pair of groups, over all their common images; None if none.
+
+    Single runs: Newcombe's interval and McNemar's test (`compare`). With seeds to average an image is one
+    observation, the mean of its seeds, so that three seeds do not make three images of it: normal interval,
+    and no p, for that test is one of single answers."""
+    counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
+    gaps = [(a.right.mean(axis=1) - b.right.mean(axis=1)).dropna() for a, b in pairs]
+    if not all(map(len, gaps)) or any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
+        return None
+    if all(len(g.runs) == 1 for pair in pairs for g in pair):
+        sides = []
+        for groups in zip(*pairs, strict=True):
+            rows = [g.runs[0].records.assign(image=lambda rows, g=g: f"{g.dataset}/" + rows["image"])
+                    for g in groups]                      # data sets may number their images alike
+            sides.append(dataclasses.replace(groups[0].runs[0].result, method=groups[0].label(), dataset="",
+                                             records=pd.concat(rows)))
+        return compare(*sides).row() | counts
+    gaps = pd.concat(gaps)
+    mean, arm = gaps.mean(), 1.96 * math.sqrt(gaps.var() / len(gaps)) if len(gaps) > 1 else math.inf
+    low, high = mean - arm, mean + arm
+    verdict = "tie" if low <= 0 <= high else "better" if mean > 0 else "worse"
+    return {"n": len(gaps), "difference": mean, "low": low, "high": high, "p": math.nan,
+            "verdict": verdict} | counts
+
+
+def _plain(rows, benchmark, columns):
+    """A table without printed numbers: fractions become percent, data sets of mini say so."""
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    kinds = {"integer": "Int64", "floating": float, "mixed-integer-float": float, "empty": float}
+    for name in columns:                                  # whole numbers stay whole where some are absent
+        table[name] = table[name].astype(kinds.get(pd.api.types.infer_dtype(table[name]), object))
+        if name in PERCENT:
+            table[name] = 100 * table[name]
+    if benchmark == "mini":
+        table["dataset"] = "mini " + table["dataset"]
+    return table
+
+
+MAKERS = {"domain_generalisation": _accuracies, "pug": _accuracies, "cross_dataset": _accuracies,
+          "base_to_novel": _base_to_novel, "ablation": _settings, "steps": _settings, "views": _settings,
+          "latency": _latency, "paired": _paired}

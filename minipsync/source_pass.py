@@ -1,0 +1,81 @@
+"""One pass over a large source set: shared by processes, saved as it goes, in memory that does not grow."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import distributed
+from .tensors import write_tensors
+
+State = dict[str, Tensor]
+
+
+def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], identity: dict, *,
+             checkpoint: str | Path | None = None, save_every: float = 60.0, progress: bool = True,
+             name: str = "source") -> list[State]:
+    """Feed `dataset` batch by batch to `add(state, items) -> state`; the last states of all processes.
+
+    items: [(PIL image, label)]; a state is a dict of tensors, {} at first. Process k of n takes every n-th
+    batch (distributed.py). checkpoint: path whose name each process extends ("….0of2"); what was done is
+    saved there every `save_every` seconds and at the end, and not done again. The files stay: whoever keeps
+    the result removes them with `forget`. Raises ValueError for a checkpoint of another run (its `identity`
+    differs) and for a picture that cannot be read, with its id: a sum without it would be another source's.
+    """
+    rank, world = distributed.rank(), distributed.world()
+    starts = range(rank * batch_size, len(dataset), world * batch_size)
+    identity = identity | {"images": len(dataset), "batch_size": batch_size, "process": f"{rank} of {world}"}
+    path = None if checkpoint is None else Path(f"{Path(checkpoint).expanduser()}.{rank}of{world}")
+    state, done = _read(path, identity) if path is not None and path.exists() else ({}, 0)
+    written = time.monotonic()
+    bar = tqdm(total=len(starts), initial=done, desc=name, unit="batch", disable=not progress or rank > 0)
+    for start in starts[done:]:
+        state = add(state, [_item(dataset, i) for i in range(start, min(start + batch_size, len(dataset)))])
+        done += 1
+        bar.update()
+        if path is not None and time.monotonic() - written >= save_every:
+            _write(path, state, identity, done)
+            written = time.monotonic()
+    bar.close()
+    if path is not None:
+        _write(path, state, identity, done)
+    return distributed.gather({k: v.cpu() for k, v in state.items()})
+
+
+def forget(checkpoint: str | Path) -> None:
+    """Remove what `one_pass` saved, of any number of processes."""
+    path = Path(checkpoint).expanduser()
+    for file in path.parent.glob(f"{path.name}.*of*"):
+        file.unlink()
+
+
+def _item(dataset, i):
+    try:
+        return dataset[i]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image {dataset.image_id(i)} of {dataset.name} cannot be read ({error}); the "
+                         "source must be whole: get that picture again, or leave it out with "
+                         "dataset.subset(…)") from error
+
+
+def _write(path, state, identity, done):
+    write_tensors(path, state, {"identity": json.dumps(identity), "done": str(done)})
+
+
+def _read(path, identity):
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, state = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
+        theirs, done = json.loads(metadata["identity"]), int(metadata["done"])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is not a checkpoint of a pass over the source ({error}); remove it or name "
+                         "another file") from None
+    if differing := [k for k in identity if theirs.get(k) != identity[k]]:
+        raise ValueError(f"{path} belongs to another pass: " + "; ".join(
+            f"{k} was {theirs.get(k)}, is {identity[k]}" for k in differing) + "; remove it or name another")
+    return state, done

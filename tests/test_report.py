@@ -1,0 +1,418 @@
+"""Tables from record files: what is read, what is averaged, what is told apart, and the numbers by hand."""
+
+import io
+import math
+import shutil
+
+import pandas as pd
+import pytest
+from test_evaluation import Colours, Guess
+
+from minipsync import report as module
+from minipsync.data.mini import TRANSFER
+from minipsync.evaluation import evaluate
+from minipsync.methods import REGISTRY
+from minipsync.records import COLUMNS, RecordFile
+from minipsync.report import TABLES, load_runs, report
+from minipsync.results import compare, wilson
+from minipsync.tables import published, to_csv, to_latex, to_markdown, to_text
+
+MINI, FULL = "0123mini", "4567full"
+PARTS = [d for d in published("cross_dataset")["dataset"].unique() if d != "average"]
+
+
+@pytest.fixture(autouse=True)
+def fingerprint(monkeypatch):
+    monkeypatch.setattr(module, "load_clip", lambda name: type("Clip", (), {"fingerprint": MINI}))
+
+
+def rows(right, first=0, seconds=0.002):
+    """Records of images `first`, `first` + 1, …; `right`: a string of 1 and 0."""
+    values = [(f"{i}.png", i % 3, i % 3 if bit == "1" else 3, int(bit), 0.5, 1.0, 1.0, "0 1 2 3 4", seconds,
+               0) for i, bit in enumerate(right, start=first)]
+    return [dict(zip(list(COLUMNS)[:-1], value, strict=True)) for value in values]
+
+
+def describe(method="maple", dataset="sketch", backbone=MINI, prompts="p1", image_seed=0, source="s",
+             code="c", classes="3, abc", **config):
+    """As evaluation.describe_run; `seed` is one of the config."""
+    return {"method": method, "dataset": dataset, "seed": image_seed, "config": {"seed": 1, **config},
+            "prompts": prompts, "source": source, "extra": None, "version": "1", "code": code,
+            "backbone": backbone, "precision": "fp32", "classes": classes, "images": "9, def"}
+
+
+def write(folder, right, rank=None, first=0, seconds=0.002, **run):
+    with RecordFile(folder, describe(**run), rank) as file:
+        file.append(rows(right, first, seconds))
+    return file.path
+
+
+def ones(k, n=100):
+    return "1" * k + "0" * (n - k)
+
+
+def cells(table, **where):
+    """The only row of `table` where these columns have these values."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    assert len(table) == 1, table
+    return table.iloc[0]
+
+
+# ---- reading ----------------------------------------------------------------------------------------
+def test_what_evaluate_wrote_is_read_back(tmp_path):
+    result = evaluate(Guess(), Colours(), limit=20, records=tmp_path / "deep/er", progress=False)
+    [run] = load_runs(tmp_path)
+    assert (run.method, run.dataset, run.seed, run.config, run.path) == (
+        "guess", "colours", 0, {"noise": 3.0}, result.path)
+    assert run.key == run.path.stem.split("-")[-1] and run.backbone is None and len(run.records) == 20
+    assert (run.result.accuracy, run.result.interval, run.result.ece) == (
+        result.accuracy, result.interval, result.ece)
+    assert run.result.seconds_per_image == pytest.approx(result.seconds_per_image)
+
+
+def test_torn_lines_and_rank_files_and_nothing_written(tmp_path):
+    path = write(tmp_path, "1100")
+    with path.open("a") as file:
+        file.write("4.png,1,1,1,0.5")                     # torn
+    write(tmp_path, "111", rank=0, first=3)               # 3.png is in the run's own file already
+    write(tmp_path, "0", rank=1, first=6)
+    write(tmp_path, "10", rank=1, dataset="r")            # a run that has no file of its own yet
+    (tmp_path / "new.csv").write_text("image,lab")        # killed while it was begun
+    (tmp_path / "new.run.json").write_text("{}")
+    (tmp_path / "table.csv").write_text("method,accuracy\n")
+    write(tmp_path, "", dataset="a")                      # no rows
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*") if p.is_file()}
+    runs = {run.dataset: run for run in load_runs(tmp_path)}
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*") if p.is_file()}
+    assert set(runs) == {"sketch", "r"} and runs["sketch"].path in (path, tmp_path / "copy" / path.name)
+    assert dict(zip(runs["sketch"].records["image"], runs["sketch"].records["correct"], strict=True)) == {
+        f"{i}.png": int(bit) for i, bit in enumerate("1100110")}
+    assert runs["sketch"].result.accuracy == 4 / 7 and runs["r"].result.n == 2
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda p: p.write_text(p.read_text() + "only,two\n"), r"line 5 is not a record"),
+    (lambda p: p.write_bytes(p.read_bytes() + b"\xff,0,0,1,.5,1,1,0,0,0,key\n"), "line 5 is not a record"),
+    (lambda p: p.write_text(p.read_text().replace("1.png,1,1,1", "1.png,1,1,7")), "line 3.*0 or 1"),
+    (lambda p: p.write_text(p.read_text() + p.read_text().split("\n")[-2][:-3] + "xyz\n"), "line 5.*key"),
+    (lambda p: p.write_text(p.read_text().replace("label", "lable")), "first line"),
+    (lambda p: p.with_suffix(".run.json").unlink(), "run.json is broken or missing"),
+    (lambda p: p.with_suffix(".run.json").write_text("{"), "run.json is broken"),
+    (lambda p: p.with_suffix(".run.json").write_text('["run"]'), "run.json is broken"),
+    (lambda p: p.with_suffix(".run.json").write_text(
+        p.with_suffix(".run.json").read_text().replace("maple", "coop")), "run.json is broken.*stands for"),
+])
+def test_broken_files_are_named(tmp_path, spoil, says):
+    write(tmp_path, "11", dataset="r")
+    path = write(tmp_path, "110")
+    spoil(path)
+    with pytest.raises(ValueError, match=says) as error:
+        load_runs(tmp_path)
+    assert path.stem in str(error.value)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="nowhere' is not a folder"):
+        load_runs(tmp_path / "nowhere")
+    assert load_runs(tmp_path) == []
+
+
+# ---- seeds and settings -----------------------------------------------------------------------------
+def test_seeds_are_averaged(tmp_path):
+    for seed, k in ((1, 50), (2, 60), (3, 70)):
+        write(tmp_path, ones(k), method="coop", seed=seed, prompts=f"p{seed}")
+        write(tmp_path, ones(k), method="tpt", prompts=f"p{seed}", source=f"s{seed}")  # prompts from outside
+    table = report("domain_generalisation", load_runs(tmp_path), "mini")
+    for method in ("CoOp", "TPT"):
+        row = cells(table, method=method, dataset="mini sketch")
+        assert row[["ours", "n", "seeds"]].tolist() == [pytest.approx(60), 100, 3]
+        assert row["std"] == pytest.approx(100 * math.sqrt(0.02 / 3))
+        assert (row["low"], row["high"]) == pytest.approx([100 * x for x in wilson(60, 100)])
+    assert table["ours"].count() == 2 and table.attrs["left_out"] == ""
+
+
+def test_only_the_images_of_all_seeds_count(tmp_path):
+    write(tmp_path, ones(60), method="coop", seed=1)
+    write(tmp_path, ones(10, 40), method="coop", seed=2, prompts="p2")           # still at work
+    table = report("domain_generalisation", load_runs(tmp_path), "mini")
+    row = cells(table, method="CoOp", dataset="mini sketch")
+    assert row[["ours", "n", "seeds"]].tolist() == [pytest.approx((100 + 25) / 2), 40, 2]
+    assert table.attrs["left_out"].startswith("60 record(s) of coop on sketch")
+    write(tmp_path, "1", first=500, method="coop", seed=3, prompts="p3")
+    with pytest.raises(ValueError, match="3 seeds of coop on sketch have no image in common"):
+        report("domain_generalisation", load_runs(tmp_path), "mini")
+
+
+def labels(folder, name="latency"):
+    return sorted(report(name, load_runs(folder), "mini")["method"])
+
+
+def test_settings_are_told_apart(tmp_path):
+    default = REGISTRY["promptsync"].Config()
+    for steps, views in ((default.steps, 127), (2, 127), (2, 7)):
+        write(tmp_path, "10", method="promptsync", steps=steps, n_views=views)
+    assert labels(tmp_path) == ["promptsync", "promptsync [steps=2, n_views=7]", "promptsync [steps=2]"]
+    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, seed=2)       # a seed more, nothing else
+    assert len(labels(tmp_path)) == 3
+    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, code="new")
+    assert "promptsync [steps=2, n_views=7, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
+    write(tmp_path, "10", method="mine", parts=["a", "b"])                       # no defaults are known
+    write(tmp_path, "10", method="mine", parts=["a"], image_seed=3)
+    assert {"mine [parts=a b, image seed=0]", "mine [parts=a, image seed=3]"} <= set(labels(tmp_path))
+
+
+def test_the_same_seed_with_other_prompts_was_trained_otherwise(tmp_path):
+    write(tmp_path, "10", method="coop", prompts="one")
+    write(tmp_path, "11", method="coop", prompts="two")
+    write(tmp_path, "11", method="tpt", source="x")
+    write(tmp_path, "11", method="tpt", source="y")
+    assert labels(tmp_path) == ["coop [prompts=one]", "coop [prompts=two]",
+                                "tpt [source=x]", "tpt [source=y]"]
+
+
+def test_what_differs_between_data_sets(tmp_path):
+    for dataset in ("sketch", "r"):                       # a template belongs to its data set, steps do not
+        write(tmp_path, "10", method="zero_shot", dataset=dataset, template=f"a {dataset} of a {{}}.")
+        write(tmp_path, "10", method="tpt", dataset=dataset, steps=3 if dataset == "r" else 1)
+    assert labels(tmp_path) == ["tpt", "tpt [steps=3]", "zero_shot", "zero_shot"]
+    write(tmp_path, "10", method="zero_shot", template="a photo of a {}.")
+    assert labels(tmp_path)[2:] == ["zero_shot", "zero_shot [template=a r of a {}.]",
+                                    "zero_shot [template=a sketch of a {}.]"]
+
+
+# ---- accuracies -------------------------------------------------------------------------------------
+def four(folder, backbone, **run):
+    for k, dataset in zip((50, 60, 70, 80), ("v2", "sketch", "a", "r"), strict=True):
+        write(folder, ones(k), dataset=dataset, backbone=backbone, **run)
+
+
+def test_full_stands_beside_the_paper_and_mini_does_not(tmp_path):
+    four(tmp_path, FULL, depth=REGISTRY["maple"].Config().depth)
+    four(tmp_path, FULL, depth=2)
+    write(tmp_path, "111", backbone=MINI)
+    table = report("domain_generalisation", load_runs(tmp_path), "full")
+    row = cells(table, method="MaPLe", dataset="sketch")
+    assert row[["published", "ours", "n", "seeds"]].tolist() == [49.15, 60, 100, 1]
+    assert row["verdict"] == "higher" and row["low"] == pytest.approx(100 * wilson(60, 100)[0])
+    assert math.isnan(row["std"])                         # of one seed
+    row = cells(table, method="MaPLe", dataset="ood_average")
+    arm = math.sqrt(sum((k / 100 - wilson(k, 100)[0]) ** 2 for k in (50, 60, 70, 80))) / 4
+    assert row[["published", "ours", "n"]].tolist() == [60.28, pytest.approx(65), 400]
+    assert row["low"] == pytest.approx(100 * (0.65 - arm))
+    other = cells(table, method="maple [depth=2]", dataset="ood_average")
+    assert other["ours"] == pytest.approx(65) and math.isnan(other["published"])
+    assert cells(table, method="CLIP", dataset="v2")["published"] == 60.86
+    assert table.attrs["left_out"] == "1 run(s) of the mini benchmark"
+    table = report("domain_generalisation", load_runs(tmp_path), "mini")
+    assert cells(table, dataset="mini sketch")["ours"] == 100 and table["ours"].count() == 1
+    assert table.attrs["left_out"] == "8 run(s) of the full benchmark"
+
+
+def test_what_no_paper_printed_still_has_its_table(tmp_path):
+    four(tmp_path, FULL, method="promptsync")
+    table = report("domain_generalisation", load_runs(tmp_path), "full")
+    row = cells(table, method="PromptSync", dataset="ood_average")
+    assert row["ours"] == pytest.approx(65) and row["verdict"] == "" and row["n"] == 400
+    assert len(table) == len(published("domain_generalisation")) + 5
+    assert cells(table, method="MaPLe", dataset="r")["published"] == 76.98
+    assert str(table["n"].dtype) == "Int64"
+
+
+def test_cross_dataset_and_pug(tmp_path):
+    for i, (mini, full) in enumerate(zip(TRANSFER, PARTS, strict=True)):
+        write(tmp_path, ones(50 + i), dataset=mini)
+        write(tmp_path, ones(50 + i), dataset=full, backbone=FULL)
+    write(tmp_path, "10", dataset="pug_worlds", backbone=FULL)
+    runs = load_runs(tmp_path)
+    assert cells(report("cross_dataset", runs, "mini"), dataset="mini average")["ours"] == pytest.approx(54.5)
+    row = cells(report("cross_dataset", runs, "full"), method="MaPLe", dataset="average")
+    assert row[["published", "ours"]].tolist() == pytest.approx([66.30, 54.5])
+    row = cells(report("pug", runs, "full"), method="MaPLe", dataset="pug_worlds")
+    assert row["ours"] == 50 and row["published"] > 0
+    assert "average" not in set(report("pug", runs, "full")["dataset"])
+
+
+# ---- base to novel ----------------------------------------------------------------------------------
+def halves(folder, name, base, novel, seed=1, **run):
+    for half, k in (("base", base), ("novel", novel)):
+        write(folder, ones(k), dataset=f"{name}_{half}", seed=seed, prompts=f"{name}{seed}", **run)
+
+
+def test_base_to_novel(tmp_path):
+    halves(tmp_path, "animals", 80, 60, 1)
+    halves(tmp_path, "animals", 90, 50, 2)
+    halves(tmp_path, "fruit", 60, 70)
+    write(tmp_path, ones(1), dataset="animals_base", seed=0, prompts="other")    # its other half is to come
+    table = report("base_to_novel", load_runs(tmp_path), "mini")
+    row = cells(table, dataset="mini animals")
+    assert row[["seeds", "base", "novel", "n_base"]].tolist() == pytest.approx([2, 85, 55, 100])
+    assert row[["base_std", "novel_std"]].tolist() == pytest.approx([5, 5])
+    each = 2 * 0.8 * 0.6 / 1.4, 2 * 0.9 * 0.5 / 1.4
+    assert row["hm"] == pytest.approx(200 * 0.85 * 0.55 / 1.4)
+    assert row["hm_std"] == pytest.approx(50 * abs(each[0] - each[1]))
+    assert [row["base_low"], row["base_high"]] == pytest.approx([100 * x for x in wilson(85, 100)])
+    assert row["hm_low"] < row["hm"] < row["hm_high"]
+    row = cells(table, dataset="mini average of 2")
+    assert row[["base", "novel", "hm", "seeds"]].tolist() == pytest.approx(
+        [72.5, 62.5, 2 * 72.5 * 62.5 / 135, 1])
+    assert table.attrs["left_out"].startswith("1 run(s) of maple on animals, without")
+    assert table.loc[table["base_published"].notna(), "base"].isna().all()
+
+
+def test_base_to_novel_of_all_eleven_stands_beside_the_paper(tmp_path):
+    for name in PARTS:
+        halves(tmp_path, name, 80, 60, backbone=FULL)
+    runs = load_runs(tmp_path)
+    assert cells(report("base_to_novel", runs, "full"), dataset="average of 10")["base"] == pytest.approx(80)
+    halves(tmp_path, "imagenet", 80, 60, backbone=FULL)
+    table = report("base_to_novel", load_runs(tmp_path), "full")
+    row = cells(table, method="MaPLe", dataset="average")
+    assert row[["base", "base_published", "novel_published", "hm_published"]].tolist() == pytest.approx(
+        [80, 82.28, 75.14, 78.55])
+    assert row["novel_verdict"] == row["hm_verdict"] == "lower"
+    row = cells(table, method="MaPLe", dataset="imagenet")
+    assert row[["novel", "novel_published", "base_verdict"]].tolist() == [60, 70.54, "tie"]
+
+
+# ---- settings, time, pairs --------------------------------------------------------------------------
+def test_ablation_steps_and_views(tmp_path):
+    right = {(1, 127): ones(50), (2, 127): ones(56), (4, 127): "0" + ones(59, 99), (1, 7): ones(40)}
+    for (steps, views), bits in right.items():
+        write(tmp_path, bits, method="promptsync", steps=steps, n_views=views)
+    write(tmp_path, ones(9), method="maple")              # in one setting: no ablation
+    for loss in (True, False):
+        write(tmp_path, ones(9), method="mine", dataset="r", loss=loss)
+    runs = load_runs(tmp_path)
+    table = report("ablation", runs, "mini")
+    other = table[table["method"] == "mine"]              # of other fields, and of no known default
+    assert list(other["loss"]) == [False, True] and list(other["verdict"]) == ["reference", "tie"]
+    assert other["steps"].isna().all() and str(table["steps"].dtype) == "Int64"
+    table = table[table["method"] != "mine"]
+    assert list(table["steps"]) == [1, 1, 2, 4] and list(table["n_views"]) == [7, 127, 127, 127]
+    assert set(table["method"]) == {"promptsync"} and set(table["dataset"]) == {"mini sketch"}
+    assert cells(table, verdict="reference")[["steps", "n_views"]].tolist() == [1, 127]     # the default
+    found = {(r.config["steps"], r.config["n_views"]): r.result for r in runs if r.method == "promptsync"}
+    for (steps, views), result in found.items():
+        row, by_hand = cells(table, steps=steps, n_views=views), compare(result, found[1, 127])
+        assert row["accuracy"] == pytest.approx(100 * result.accuracy)
+        if (steps, views) != (1, 127):
+            assert row[["difference", "diff_low", "diff_high", "p"]].tolist() == pytest.approx(
+                [100 * by_hand.difference, *(100 * x for x in by_hand.interval), by_hand.p])
+            assert row["verdict"] == by_hand.verdict
+    assert list(table["verdict"]) == ["worse", "reference", "better", "better"]
+    table = report("steps", runs, "mini")                 # 7 views stand alone
+    assert list(table["steps"]) == [1, 2, 4] and "n_views" not in table
+    assert set(table["method"]) == {"promptsync"}
+    table = report("views", runs, "mini")
+    assert list(table["n_views"]) == [7, 127] and list(table["difference"].dropna()) == pytest.approx([-10])
+
+
+def test_latency(tmp_path):
+    write(tmp_path, ones(5, 10), method="coop", seconds=0.002)
+    write(tmp_path, ones(5, 10), method="coop", seconds=0.004, seed=2, prompts="p2")
+    row = cells(report("latency", load_runs(tmp_path), "mini"), method="coop")
+    assert row[["ms_per_image", "n", "seeds"]].tolist() == [pytest.approx(3), 10, 2]
+
+
+def test_pairs_of_single_runs(tmp_path):
+    bits = {("coop", "sketch"): "1100110101", ("maple", "sketch"): "1111111101",
+            ("coop", "r"): "0000011111", ("maple", "r"): "0100011111", ("maple", "a"): "1"}
+    for (method, dataset), right in bits.items():
+        write(tmp_path, right, method=method, dataset=dataset)
+    runs = load_runs(tmp_path)
+    table = report("paired", runs, "mini")
+    assert list(table["dataset"]) == ["mini r", "mini sketch", "mini pooled (2)"]
+    found = {(r.method, r.dataset): r.records for r in runs}
+
+    def pooled(method):
+        return pd.concat([found[method, d].assign(image=d + found[method, d]["image"])
+                          for d in ("r", "sketch")])
+    for name, by_hand in (("mini sketch", compare(found["maple", "sketch"], found["coop", "sketch"])),
+                          ("mini pooled (2)", compare(pooled("maple"), pooled("coop")))):
+        row = cells(table, dataset=name)
+        assert row[["a", "b", "n", "verdict"]].tolist() == ["maple", "coop", by_hand.n, by_hand.verdict]
+        assert row[["difference", "low", "high", "p"]].tolist() == pytest.approx(
+            [100 * by_hand.difference, *(100 * x for x in by_hand.interval), by_hand.p])
+    assert cells(table, dataset="mini pooled (2)")["n"] == 20
+
+
+def test_halves_are_pooled_apart(tmp_path):
+    for method in ("coop", "maple"):
+        for dataset in ("animals", "animals_base", "fruit_base", "animals_novel", "fruit_novel"):
+            write(tmp_path, "110", method=method, dataset=dataset)
+    table = report("paired", load_runs(tmp_path), "mini")
+    assert [d for d in table["dataset"] if "pooled" in d] == ["mini pooled base (2)", "mini pooled novel (2)"]
+    assert set(table["n"]) == {3, 6}
+
+
+def test_pairs_of_averaged_seeds(tmp_path):
+    write(tmp_path, "1100", method="zero_shot", prompts="none")
+    write(tmp_path, "1110", method="coop", seed=1)
+    write(tmp_path, "1011", method="coop", seed=2, prompts="p2")
+    row = report("paired", load_runs(tmp_path), "mini").iloc[0]
+    gaps = pd.Series([0, -0.5, 1, 0.5])                   # of each image: mean of two seeds minus zero-shot
+    arm = 1.96 * gaps.std() / 2
+    assert row[["a", "b", "n", "seeds_a", "seeds_b"]].tolist() == ["coop", "zero_shot", 4, 2, 1]
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx(
+        [25, 100 * (0.25 - arm), 100 * (0.25 + arm)])
+    assert math.isnan(row["p"]) and row["verdict"] == "tie"
+
+
+def test_what_cannot_be_paired_is_told(tmp_path):
+    write(tmp_path, "1100", method="coop")
+    write(tmp_path, "1110", method="maple", classes="2, other")
+    write(tmp_path, "1110", method="tpt")
+    write(tmp_path, "11", method="promptalign", first=90)
+    table = report("paired", load_runs(tmp_path), "mini")
+    assert [set(pair) for pair in table[["a", "b"]].to_numpy()] == [{"coop", "tpt"}]
+    assert table.attrs["left_out"].count("in common") == 5
+    assert "maple and coop on sketch" in table.attrs["left_out"]
+
+
+# ---- refusals, writers ------------------------------------------------------------------------------
+def test_refusals(tmp_path):
+    write(tmp_path, "10", dataset="animals")
+    write(tmp_path, "10", backbone=FULL)
+    runs = load_runs(tmp_path)
+    with pytest.raises(ValueError, match="'tabel', expected one of: domain_generalisation, .*paired"):
+        report("tabel", runs, "mini")
+    with pytest.raises(ValueError, match="benchmark='medium': expected"):
+        report("paired", runs, "medium")
+    for name in set(TABLES) - {"latency", "cross_dataset"}:
+        says = rf"'{name}'.*maple on animals; left out: 1 run\(s\) of the full"
+        with pytest.raises(ValueError, match=says):
+            report(name, runs, "mini")
+    with pytest.raises(ValueError, match="there is no run of it"):
+        report("latency", [], "mini")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """Runs for every table, of both benchmarks."""
+    folder = tmp_path_factory.mktemp("records")
+    for backbone in (MINI, FULL):
+        for method, steps in (("maple", 0), ("promptsync", 1), ("promptsync", 2), ("tpt", 1)):
+            run = {"method": method, "backbone": backbone} | ({"steps": steps, "n_views": 8} if steps else {})
+            for dataset in ("sketch", "r", "pug_worlds", "animals", "dtd", "animals_base", "animals_novel",
+                            "imagenet_base", "imagenet_novel"):
+                write(folder, ones(5 + steps, 12), dataset=dataset, **run)
+        write(folder, ones(5, 12), method="tpt", backbone=backbone, steps=1, n_views=4)
+    return load_runs(folder)
+
+
+@pytest.mark.parametrize("benchmark", ["mini", "full"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_can_be_written(name, benchmark, everything):
+    table = report(name, everything, benchmark)
+    texts = [writer(table) for writer in (to_text, to_markdown, to_csv, to_latex)]
+    assert all(len(text.splitlines()) > len(table) for text in texts)
+    assert all(column in texts[0] and column in texts[2] for column in table.columns)
+    assert texts[1].count("\n") == len(table) + 1 and texts[3].startswith(r"\begin{tabular}")
+    back = pd.read_csv(io.StringIO(texts[2]))
+    assert len(back) == len(table) and back.select_dtypes("number").abs().max().max() < 1e4
+    own = table[table["dataset"].str.startswith("mini ")]
+    assert len(own) == 0 if benchmark == "full" else len(own) > 0
+    if benchmark == "mini" and "published" in table:
+        assert own["published"].isna().all() and table["ours"].count() == len(own)
