@@ -8,6 +8,8 @@ VENV_PYTHON := .venv/bin/python
 # the name holds the folder, so that a moved checkout is installed anew
 STAMP := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# one thread each: two small jobs side by side are faster than one job on two threads
+WORKERS ?= 2
 
 # Jupyter looks for kernels here first: no kernel of the user's can stand in for the one of .venv
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
@@ -28,7 +30,8 @@ demo: $(STAMP)
 	@echo "The whole story, with pictures: open results/demo_07.html in a browser."
 
 test: $(STAMP)
-	$(VENV_PYTHON) -m pytest tests $(NOTEBOOKS) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests $(NOTEBOOKS) -n $(WORKERS) --dist loadfile --nbval-lax \
+	    --nbval-current-env --nbval-cell-timeout=600 $(ARGS)
 
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

@@ -14,6 +14,8 @@ import io
 import json
 import os
 import re
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,7 @@ except ImportError:                                       # Windows: no lock, ev
 
 COLUMNS = {"image": str, "label": int, "prediction": int, "correct": int, "confidence": float,
            "entropy": float, "entropy_before": float, "top5": str, "seconds": float, "seed": int, "run": str}
+PATIENCE = 600                                            # seconds to wait for another process's file
 HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
@@ -49,7 +52,7 @@ class RecordFile:
     rows:   image id -> row (dict of the columns, without `run`), those read from disk and those appended.
     rank:   of the process whose own file it is; None: the run's.
     Raises ValueError for a file of another run or of another kind, OSError where the folder cannot be
-    written, RuntimeError while another process writes the same file.
+    written, RuntimeError while another process writes the same file, after PATIENCE seconds.
     """
 
     def __init__(self, records, run: dict, rank: int | None = None):
@@ -162,15 +165,18 @@ class RecordFile:
             raise self._cannot_write(error) from error
 
     def _lock(self):
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"another process is writing {self.path}; wait for it or stop it, "
-                               "or give another file") from None
-        except OSError:                                   # a file system that has no locks
-            pass
+        """Hold the file alone; where another process has it, wait for its rows, not make them twice."""
+        for second in range(PATIENCE + 1):
+            try:
+                return fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB) if fcntl else None
+            except BlockingIOError:
+                if second == 0 < PATIENCE:
+                    print(f"waiting for another process that writes {self.path.name}", file=sys.stderr)
+                time.sleep(min(1, PATIENCE))
+            except OSError:                               # a file system that has no locks
+                return None
+        raise RuntimeError(f"another process is writing {self.path}; wait for it or stop it, "
+                           "or give another file")
 
     def _cannot_write(self, error):
         return type(error)(error.errno, f"records cannot be written ({error.strerror}); give records= "

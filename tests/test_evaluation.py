@@ -17,6 +17,7 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from minipsync.evaluation import balanced_order, compare, evaluate
+from minipsync.records import RecordFile
 from minipsync.results import newcombe
 
 CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
@@ -159,7 +160,7 @@ evaluate(Guess(pause=0.2), Colours(), records={path!r}, batch_size=2, progress=F
 """
 
 
-def test_sigkill_then_resume(tmp_path):
+def test_sigkill_then_resume(tmp_path, monkeypatch):
     path = tmp_path / "killed.csv"
     code = RUN.format(folder=str(Path(__file__).parent), path=str(path))
     root = str(Path(__file__).parent.parent)
@@ -168,6 +169,7 @@ def test_sigkill_then_resume(tmp_path):
     while not (path.exists() and path.read_bytes().count(b"\n") > 10):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.02)
+    monkeypatch.setattr("minipsync.records.PATIENCE", 0)
     with pytest.raises(RuntimeError, match="another process is writing"):
         evaluate(Guess(), Colours(), records=path, batch_size=2, progress=False)
     process.send_signal(signal.SIGKILL)
@@ -354,3 +356,11 @@ def test_compare_refuses():
         compare(a, a.records.drop(columns="correct"))
     with pytest.raises(TypeError, match="a=int"):
         compare(3, a)
+
+
+def test_a_second_process_waits_for_the_rows_of_the_first(tmp_path, monkeypatch, capsys):
+    first = RecordFile(tmp_path / "a.csv", {"method": "m", "dataset": "d", "seed": 0})
+    monkeypatch.setattr("minipsync.records.time.sleep", lambda seconds: first.file.close())
+    with RecordFile(tmp_path / "a.csv", {"method": "m", "dataset": "d", "seed": 0}) as second:
+        assert second.rows == {}
+    assert "waiting for another process that writes a.csv" in capsys.readouterr().err
