@@ -55,8 +55,8 @@ def promptsync_ablation(bench, data):
 
 # base to novel: label of a row, method and settings, trained as bench.settings("… .fit") says
 BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", {"n_ctx": 4, "init": "a photo of a"}),
-                 "coop, 60 tokens": ("coop", {"n_ctx": 60}), "cocoop": ("cocoop", {}), "maple": ("maple", {}),
-                 "ivlp": ("ivlp", {})}
+                 "coop, 60 words": ("coop", {"n_ctx": 60, "init": " ".join(15 * ["a photo of a"])}),
+                 "cocoop": ("cocoop", {}), "maple": ("maple", {}), "ivlp": ("ivlp", {})}
 MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
                   "maple, depth 2": ("maple", {"depth": 2}), "maple, depth 1": ("maple", {"depth": 1}),
                   "not coupled": ("ivlp", {"depth_text": 3, "depth_vision": 3}),
