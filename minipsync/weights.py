@@ -1,5 +1,6 @@
 """From files, hub and tensors to an open_clip model in float32; and the file format of the mini CLIP."""
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -63,6 +64,7 @@ def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tens
             raise FileNotFoundError(f"there is no file {weights}: give weights=<a file of save_mini>, "
                                     "or make one with data_scripts/train_mini_clip.py")
     if state_dict is None and weights is not None and Path(weights).is_file():
+        check_published(Path(weights))
         state_dict, config = _read(Path(weights))
     if config is not None:
         model = _build(config)
@@ -95,6 +97,20 @@ def check_towers(model: nn.Module, name: str) -> None:
     if not plain or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
         raise ValueError(f"{name} has an image encoder ({type(visual).__name__}) with pooling or attention "
                          "that is not CLIP's: use a plain ViT such as 'ViT-B-16'")
+
+
+def check_published(path: Path) -> None:
+    """Raise ValueError for a file with the name of one of OpenAI's (ViT-B-16.pt) that is not that file: its
+    sha256 is part of the address that open_clip knows."""
+    for model, tag in open_clip.list_pretrained():
+        address = open_clip.get_pretrained_cfg(model, tag).get("url") or ""
+        if tag == "openai" and address.endswith(f"/{path.name}"):
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != (published := address.split("/")[-2]):
+                raise ValueError(f"{path} is not OpenAI's {path.name}: its sha256 is {found[:16]}…, expected "
+                                 f"{published[:16]}…; fetch it again, or give your own weights another name")
+            return
 
 
 def check_finite(model: nn.Module, name: str) -> None:

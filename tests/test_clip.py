@@ -256,6 +256,9 @@ def test_state_dicts_in_files(tmp_path):
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "trained.pt")
     for file in ("openai.pt", "plain.safetensors", "trained.pt"):
         assert load_clip(weights=tmp_path / file, device="cpu").fingerprint == want, file
+    (tmp_path / "ViT-B-16.pt").write_bytes((tmp_path / "openai.pt").read_bytes())
+    with pytest.raises(ValueError, match="is not OpenAI's ViT-B-16.pt: .*expected 5806e77cd80f8b59…"):
+        load_clip("ViT-B-16", weights=tmp_path / "ViT-B-16.pt", device="cpu")
     torch.save({"code": Archive()}, tmp_path / "code.pt")
     with pytest.raises(Exception, match="weights_only|Weights only"):
         load_clip(weights=tmp_path / "code.pt")
