@@ -3,7 +3,7 @@
 papermill runs each in an empty folder, from its first cell to its last with its default parameters. Kept are
 outputs without progress on stderr and without papermill's own metadata; figures become smaller PNG files.
 Records go to --records when it is given, so that a stopped run goes on. A notebook over 300 kB, a cell of
-more than 25 lines or a path of this machine stops it: such a file is not written.
+more than 25 lines or a path of this machine stops it: what came out then has the suffix .refused.
 """
 import argparse
 import base64
@@ -16,20 +16,20 @@ import nbformat
 import papermill
 from PIL import Image
 
-LIMIT, LARGE = 300_000, 60_000                     # bytes: of a notebook; of a figure that gets a palette
+LIMIT, LARGE = 300_000, 25_000                     # bytes: of a notebook; of a figure that gets a palette
 PATHS = re.compile(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt)/")
 
 
 def smaller(png: str) -> str:
     """A picture in fewer bytes, base64 in and out: without alpha where it is opaque, with a palette where it
-    has few colours or many bytes (256 colours are enough for a sheet of small scenes)."""
+    has few colours or many bytes (128 colours are enough for a sheet of small scenes)."""
     raw, out = base64.b64decode(png), io.BytesIO()
     image = Image.open(io.BytesIO(raw))
     if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
         image = image.convert("RGB")
     colours = image.convert("RGB").getcolors(256) if image.mode == "RGB" else None
     if colours or image.mode == "RGB" and len(raw) > LARGE:
-        image = image.quantize(len(colours) if colours else 256, dither=Image.Dither.NONE)
+        image = image.quantize(len(colours) if colours else 128, dither=Image.Dither.NONE)
     image.save(out, "PNG", optimize=True)
     return png if len(out.getvalue()) >= len(raw) else base64.b64encode(out.getvalue()).decode()
 
@@ -80,7 +80,8 @@ def main() -> None:
                 if "execution_count" in output:
                     output.execution_count = i + 1
         if wrong := problems(notebook):
-            raise SystemExit(f"{path.name}: " + "; ".join(wrong))
+            nbformat.write(notebook, kept := path.with_suffix(".refused"))
+            raise SystemExit(f"{path.name}: {'; '.join(wrong)}; what came out is in {kept.name}")
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

@@ -1,0 +1,112 @@
+"""What notebooks 05 and 06 show and have no time to measure: `python -m benchmarks.tpt_sweeps tpt`.
+
+    tpt                 zero-shot, CoOp, TPT from both, and means of views without tuning; five data sets
+    tpt_sweeps          TPT from words: other numbers of views, shares of them, steps and rates; sketch and r
+    promptalign_sweeps  PromptAlign: each loss alone, other weights, blocks and steps; sketch and r
+
+Every other setting is the one that `val` chose. Nothing is chosen from these tables: they show what a setting
+does. Records as in mini_tables, so a run that was stopped goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import minipsync as mp
+from minipsync.losses import mean_log_probability, select_confident, take_views
+from minipsync.methods.tpt import TPT
+
+from .mini_tables import OUT, paired, write
+
+WORDS = {"n_ctx": 4, "init": "a photo of a"}
+
+
+class MeanOfViews(TPT):
+    """The mean prediction of the selected views, which is all that TPT has before it tunes."""
+
+    name = "mean_of_views"
+
+    @torch.no_grad()
+    def predict_views(self, views):
+        x = self.inputs(views)
+        logits = self.first_logits(x, self.start(x))                                   # [B, V, C]
+        self.untuned = logits[:, 0]
+        return mean_log_probability(take_views(logits, select_confident(logits, self.config.selection)))
+
+
+def tpt(bench, data):
+    """(label, method) for every row; so do the others."""
+    clip, names, settings = bench.clip(), data.class_names, bench.settings("tpt")
+    yield "zero_shot", mp.build("zero_shot", clip, names)
+    yield "coop", mp.build("coop", clip, names, **WORDS).load(seed=1)
+    yield "mean of the confident views", MeanOfViews(clip, names, **settings)
+    yield "mean of all views", MeanOfViews(clip, names, **settings, selection=1.0)
+    yield "tpt", mp.build("tpt", clip, names, **settings)
+    yield "tpt + coop", mp.build("tpt", clip, names, **settings, start="coop").load(seed=1)
+
+
+def tpt_sweeps(bench, data):
+    def tuned(**settings):
+        return mp.build("tpt", bench.clip(), data.class_names, **{**bench.settings("tpt"), **settings})
+
+    yield "zero_shot", mp.build("zero_shot", bench.clip(), data.class_names)
+    for name, values in {"n_views": (8, 16, 32, 64, 128), "selection": (.02, .1, .25, 1.),
+                         "steps": (1, 2, 4, 8), "lr": (5e-3, 4e-2, .1, .3)}.items():
+        for value in values:
+            yield f"{name} = {value:g}", tuned(**{name: value})
+
+
+def promptalign_sweeps(bench, data):
+    def tuned(**settings):
+        return mp.build("promptalign", bench.clip(), data.class_names,
+                        **{**bench.settings("promptalign"), **settings}).load()
+
+    yield "maple", mp.build("maple", bench.clip(), data.class_names).load()
+    yield "entropy + alignment", tuned()
+    yield "entropy", tuned(weight=0.0)
+    yield "alignment", tuned(entropy=False)
+    for value in (1., 100., 1000.):
+        yield f"weight = {value:g}", tuned(weight=value)
+    for first, last in ((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (0, 1), (0, 4)):
+        blocks = f"block {first}" if first == last else f"blocks {first} to {last}"
+        yield blocks, tuned(align_from=first, align_to=last + 2)
+    for value in (1, 2, 3):
+        yield f"steps = {value}", tuned(steps=value)
+
+
+# table: its rows, data sets, images of each, and the row that the others are compared with
+TABLES = {"tpt": (tpt, ("imagenet", "v2", "sketch", "r", "a"), 120, "zero_shot"),
+          "tpt_sweeps": (tpt_sweeps, ("sketch", "r"), 60, "zero_shot"),
+          "promptalign_sweeps": (promptalign_sweeps, ("sketch", "r"), 60, "maple")}
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("table", choices=TABLES)
+    p.add_argument("--limit", type=int, help="images per data set")
+    p.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    p.add_argument("--records", type=Path, default=Path("build/records"))
+    args = p.parse_args()
+    variants, datasets, limit, reference = TABLES[args.table]
+    bench, rows, results = mp.benchmark("mini"), [], {}
+    facts = {"backbone": bench.clip().fingerprint, "minipsync": mp.__version__,
+             "torch": torch.__version__.split("+")[0]}
+    for name in datasets:
+        data = bench.dataset(name)
+        for label, method in variants(bench, data):
+            result = mp.evaluate(method, data, args.limit or limit, args.records, seed=args.seed,
+                                 progress=False)
+            rows.append({**result.row(), "method": label, "confidence": result.records["confidence"].mean(),
+                         **facts})
+            results.setdefault(name, []).append((label, result))
+            print(f"{label}: {result}", flush=True)
+    pairs = [paired(each, reference).assign(dataset=name) for name, each in results.items()]
+    pooled = paired(sum(results.values(), []), reference).assign(dataset=" + ".join(results))
+    write(OUT / f"{args.table}_paired.csv", pd.concat([*pairs, pooled], ignore_index=True).assign(**facts))
+    write(OUT / f"{args.table}.csv", pd.DataFrame(rows))
+
+
+if __name__ == "__main__":
+    main()
