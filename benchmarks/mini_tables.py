@@ -82,7 +82,7 @@ def paired(results, reference: str) -> pd.DataFrame:
 
 
 def write(path: Path, table: pd.DataFrame, keep=True) -> None:
-    """Put the rows into the file at `path`; those of other data sets with the same mini CLIP stay if `keep`."""
+    """Put the rows into the file at `path`; those of other data sets with the same CLIP stay if `keep`."""
     if keep and path.exists():
         old = pd.read_csv(path)
         old = old[(old.backbone == table.backbone[0]) & ~old.dataset.isin(table.dataset)]
