@@ -56,7 +56,6 @@ def promptsync_ablation(bench, data):
 BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", {"n_ctx": 4, "init": "a photo of a"}),
                  "coop, 60 words": ("coop", {"n_ctx": 60, "init": " ".join(15 * ["a photo of a"])}),
                  "cocoop": ("cocoop", {}), "maple": ("maple", {}), "ivlp": ("ivlp", {})}
-RECIPES = {"coop, 60 words": {"lr": 0.2}}     # chosen on split "val"; at the rate for 4 words its loss rises
 MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
                   "maple, depth 2": ("maple", {"depth": 2}), "maple, depth 1": ("maple", {"depth": 1}),
                   "not coupled": ("ivlp", {"depth_text": 3, "depth_vision": 3}),
@@ -109,8 +108,7 @@ def few_shot(bench, variants: dict, each: str, args):
             own = settings if name == "zero_shot" else {**settings, "seed": seed}
             method = mp.build(name, clip, train.class_names, **own)
             if method.recipe:
-                recipe = {**bench.settings(f"{name}.fit", each), **RECIPES.get(label, {})}
-                learned(method, train, args.prompts, progress=False, **recipe)
+                learned(method, train, args.prompts, progress=False, **bench.settings(f"{name}.fit", each))
             for half in test:
                 method.set_class_names(half.class_names)
                 yield label, seed, mp.evaluate(method, half, args.limit, args.records, seed=args.seed,
