@@ -1,4 +1,5 @@
 # make demo   PromptSync on drawings it has never seen: a table in this terminal and a page to open
+# make exercises   the coursework without its solutions, to notebooks/exercises/release
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
 # Both make .venv or use the one that is there, and install into it only when pyproject.toml has changed.
 
@@ -15,10 +16,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test help
+.PHONY: demo exercises test help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p results
@@ -28,6 +29,12 @@ demo: $(STAMP)
 	@$(VENV_PYTHON) benchmarks/show_cell.py results/demo_07.ipynb accuracy
 	@echo
 	@echo "The whole story, with pictures: open results/demo_07.html in a browser."
+
+exercises: $(STAMP)
+	cd notebooks/exercises && for name in source/*; do \
+	    PATH="$(CURDIR)/.venv/bin:$$PATH" nbgrader generate_assignment --create --force --log-level WARN \
+	        $$(basename "$$name") || exit; done
+	@echo "The assignments are in notebooks/exercises/release: .venv/bin/jupyter lab notebooks/exercises/release"
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests $(NOTEBOOKS) -n $(WORKERS) --dist loadfile --nbval-lax \

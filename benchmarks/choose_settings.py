@@ -59,11 +59,14 @@ def recipes(*trials):
 
 # what trains: trials, the paper's own first. Names with "transfer" hold for the transfer sets
 WORDS = {"init": "a photo of a", "n_ctx": 4}
+SIXTY_WORDS = {"init": " ".join(15 * ["a photo of a"]), "n_ctx": 60}
 FITS = {
     "maple.fit": recipes((2, 4, .0026, .08), (5, 16, .0052, .5), (5, 16, .02, .5), (5, 16, .05, .5)),
     "coop.fit": recipes((5, 32, .02, .5), (5, 32, .2, .5)),
     "coop.fit transfer": recipes((50, 32, .002, .08), (20, 32, .2, .5), (20, 32, 1., .5), (20, 32, 4., .5),
                                  (50, 32, 1., .5)),
+    "coop.fit, 60 words transfer": recipes((20, 32, .02, .5), (20, 32, .05, .5), (20, 32, .2, .5),
+                                           (20, 32, .5, .5), (20, 32, 1., .5), (20, 32, 4., .5)),
     "cocoop.fit transfer": recipes((10, 32, .002, .08), (10, 32, .02, .5), (10, 32, .2, .5),
                                    (10, 32, 1., .5)),
     "maple.fit transfer": recipes((5, 4, .0035, .08), (5, 16, .02, .5), (5, 16, .1, .5), (10, 16, .1, .5)),
@@ -140,7 +143,7 @@ def choose_fit(name: str, bench, clip, table: Table) -> None:
     """The trial of FITS[name] that is best after training: on `val` for prompts learned on `imagenet`; for
     those of a transfer set on the base classes of its split "val", 16 scenes to learn from, 8 to judge."""
     method = name.split(".")[0]
-    own = WORDS if method == "coop" else {}
+    own = {"coop": SIXTY_WORDS if "60 words" in name else WORDS}.get(method, {})
     if name.endswith("transfer"):
         halves = [bench.dataset(each, "val").halves()[0] for each in FEW_SHOT_SETS]
         scene = [[int(data.image_id(i).rpartition("/")[2]) for i in range(len(data))] for data in halves]

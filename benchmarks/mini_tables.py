@@ -22,6 +22,8 @@ import minipsync as mp
 from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
 from minipsync.protocols import SEEDS, average, learned
 
+from .choose_settings import SIXTY_WORDS, WORDS
+
 OUT = Path(__file__).resolve().parent.parent / "results/mini"
 METHODS = ("zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", "promptsync")
 LOSSES = ("entropy", "alignment", "discrimination")
@@ -52,14 +54,15 @@ def promptsync_ablation(bench, data):
         yield f"all three, {part} prototypes only", method, data
 
 
-# base to novel: label of a row, method and settings, trained as bench.settings("… .fit") says
-BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", {"n_ctx": 4, "init": "a photo of a"}),
-                 "coop, 60 words": ("coop", {"n_ctx": 60, "init": " ".join(15 * ["a photo of a"])}),
+# base to novel: label of a row, method and settings, trained as bench.settings says for RECIPES or "… .fit"
+BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", WORDS),
+                 "coop, 60 words": ("coop", SIXTY_WORDS),
                  "cocoop": ("cocoop", {}), "maple": ("maple", {}), "ivlp": ("ivlp", {})}
 MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
                   "maple, depth 2": ("maple", {"depth": 2}), "maple, depth 1": ("maple", {"depth": 1}),
                   "not coupled": ("ivlp", {"depth_text": 3, "depth_vision": 3}),
                   "text only": ("ivlp", LANGUAGE_ONLY), "vision only": ("ivlp", VPT)}
+RECIPES = {"coop, 60 words": "coop.fit, 60 words"}
 FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # the other transfer sets: --datasets
 
 
@@ -108,7 +111,8 @@ def few_shot(bench, variants: dict, each: str, args):
             own = settings if name == "zero_shot" else {**settings, "seed": seed}
             method = mp.build(name, clip, train.class_names, **own)
             if method.recipe:
-                learned(method, train, args.prompts, progress=False, **bench.settings(f"{name}.fit", each))
+                recipe = bench.settings(RECIPES.get(label, f"{name}.fit"), each)
+                learned(method, train, args.prompts, progress=False, **recipe)
             for half in test:
                 method.set_class_names(half.class_names)
                 yield label, seed, mp.evaluate(method, half, args.limit, args.records, seed=args.seed,

@@ -18,9 +18,8 @@ import minipsync as mp
 from minipsync.losses import mean_log_probability, select_confident, take_views
 from minipsync.methods.tpt import TPT
 
+from .choose_settings import WORDS
 from .mini_tables import OUT, paired, write
-
-WORDS = {"n_ctx": 4, "init": "a photo of a"}
 
 
 class MeanOfViews(TPT):
