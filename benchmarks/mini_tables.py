@@ -66,11 +66,12 @@ RECIPES = {"coop, 60 words": "coop.fit, 60 words"}
 FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # the other transfer sets: --datasets
 
 
-# table: its rows, its data sets, and the row or rows that the others are compared with on the same images
-TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a"), "maple"),
-          "promptsync_ablation": (promptsync_ablation, ("sketch", "r"), "none (MaPLe)"),
-          "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple")),
-          "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"))}
+# table: its rows, data sets, rows that the others are compared with on the same images, images of each set
+TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a"),
+                                    ("maple", "promptsync"), 400),
+          "promptsync_ablation": (promptsync_ablation, ("sketch", "r"), ("none (MaPLe)",), 120),
+          "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
+          "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
 
 
 def paired(results, reference: str) -> pd.DataFrame:
@@ -81,6 +82,17 @@ def paired(results, reference: str) -> pd.DataFrame:
     records = {label: pd.concat(parts) for label, parts in records.items()}
     return pd.DataFrame([{**mp.compare(records[label], records[reference]).row(), "a": label, "b": reference}
                          for label in records if label != reference])
+
+
+def all_pairs(results: dict, references) -> pd.DataFrame:
+    """`paired` with each of `references`, for every data set and over all. results: of a data set, (label,
+    Result) of every row."""
+    found = [paired(each, reference).assign(dataset=name) for reference in references
+             for name, each in results.items()]
+    if len(results) > 1:
+        together = sum(results.values(), [])
+        found += [paired(together, reference).assign(dataset=" + ".join(results)) for reference in references]
+    return pd.concat(found, ignore_index=True)
 
 
 def write(path: Path, table: pd.DataFrame, keep=True) -> None:
@@ -146,7 +158,7 @@ def paired_over_seeds(results, reference: str) -> pd.DataFrame:
 def measure_few_shot(bench, table: str, datasets, args) -> None:
     """Write `table` and its paired differences, if `datasets` has all of its data sets; print the averages
     over seeds and data sets."""
-    variants, everything, references = TABLES[table]
+    variants, everything, references, _ = TABLES[table]
     common = {"backbone": bench.clip().fingerprint, "minipsync": mp.__version__,
               "torch": torch.__version__.split("+")[0]}
     rows, wide, results = [], [], []
@@ -171,30 +183,28 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", choices=TABLES)
     p.add_argument("--datasets", nargs="+", help="default: those of the table")
-    p.add_argument("--limit", type=int, help="images per data set, 0 = all; default 120, base to novel all")
+    p.add_argument("--limit", type=int, help="images per data set, 0 = all; default: that of the table")
     p.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of training, base to novel")
     p.add_argument("--prompts", type=Path, default=Path("build/prompts"), help="folder of what is trained")
     p.add_argument("--seed", type=int, default=0, help="of the choice of images")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
-    variants, datasets, reference = TABLES[args.table]
+    variants, datasets, references, limit = TABLES[args.table]
     bench, rows, results = mp.benchmark("mini"), [], {}
+    args.limit = (limit if args.limit is None else args.limit) or None
     if isinstance(variants, dict):
-        args.limit = args.limit or None
         return measure_few_shot(bench, args.table, args.datasets or datasets, args)
-    args.limit = 120 if args.limit is None else args.limit
     for name in args.datasets or datasets:
         data = bench.dataset(name)
         for label, method, test_set in variants(bench, data):
-            result = mp.evaluate(method, test_set, args.limit or None, args.records, seed=args.seed)
+            result = mp.evaluate(method, test_set, args.limit, args.records, seed=args.seed,
+                                 progress=False)
             rows.append({**result.row(), "method": label, "backbone": method.clip.fingerprint,
                          "minipsync": mp.__version__, "torch": torch.__version__.split("+")[0]})
             results.setdefault(test_set.name, []).append((label, result))
             print(f"{label}: {result}", flush=True)
-    pairs = [paired(each, reference).assign(dataset=name) for name, each in results.items()]
-    pooled = paired(sum(results.values(), []), reference).assign(dataset=" + ".join(results))
-    both = pd.concat([*pairs, pooled] if len(results) > 1 else pairs).assign(backbone=rows[0]["backbone"])
-    write(OUT / f"{args.table}_paired.csv", both.reset_index(drop=True))
+    write(OUT / f"{args.table}_paired.csv",
+          all_pairs(results, references).assign(backbone=rows[0]["backbone"]))
     write(OUT / f"{args.table}.csv", pd.DataFrame(rows))
 
 

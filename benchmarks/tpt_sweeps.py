@@ -19,7 +19,7 @@ from minipsync.losses import mean_log_probability, select_confident, take_views
 from minipsync.methods.tpt import TPT
 
 from .choose_settings import WORDS
-from .mini_tables import OUT, paired, write
+from .mini_tables import OUT, all_pairs, write
 
 
 class MeanOfViews(TPT):
@@ -101,9 +101,7 @@ def main() -> None:
                          **facts})
             results.setdefault(name, []).append((label, result))
             print(f"{label}: {result}", flush=True)
-    pairs = [paired(each, reference).assign(dataset=name) for name, each in results.items()]
-    pooled = paired(sum(results.values(), []), reference).assign(dataset=" + ".join(results))
-    write(OUT / f"{args.table}_paired.csv", pd.concat([*pairs, pooled], ignore_index=True).assign(**facts))
+    write(OUT / f"{args.table}_paired.csv", all_pairs(results, [reference]).assign(**facts))
     write(OUT / f"{args.table}.csv", pd.DataFrame(rows))
 
 

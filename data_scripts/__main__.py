@@ -103,6 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
             return prepare(names, root, args.again, args.keep)
         bad = check(names, root)
         return bad if args.names else 0            # asked for all, a missing one is no failure
+    except OSError as error:                       # of the root itself; those of a data set are told with it
+        print(f"{root} cannot be used ({error.strerror or error}): name a folder that you may write to "
+              "with --root", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nStopped. What has come is kept: the same command goes on from there.", file=sys.stderr)
         return 130

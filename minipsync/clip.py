@@ -35,13 +35,15 @@ class Clip(nn.Module):
     Raises ValueError for an unknown precision, weights that are not finite and towers that are not CLIP's.
     """
 
-    def __init__(self, model: nn.Module, *, precision: str = "fp32", mean=None, std=None, name: str = "clip"):
+    def __init__(self, model: nn.Module, *, precision: str = "fp32", mean=None, std=None, name: str = "clip",
+                 weights: str = ""):
         super().__init__()
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         check_towers(model, name)
         check_finite(model, name)
         self.model, self.name, self.precision = model.float().eval().requires_grad_(False), name, precision
+        self.weights = weights  # where they are from: "openai", another tag of open_clip, a file's name
         self.tokenizer = tokenizer()
         self.mean, self.std = tuple(mean or OPENAI_DATASET_MEAN), tuple(std or OPENAI_DATASET_STD)
         size = model.visual.image_size
@@ -80,6 +82,12 @@ class Clip(nn.Module):
                 digest.update(state[name].float().cpu().contiguous().numpy())
             self._fingerprint = (digest.hexdigest()[:16], *version)
         return self._fingerprint[0]
+
+    def _apply(self, fn, recurse=True):
+        if fn(torch.zeros((), device=self.device)).dtype != torch.float32:
+            raise TypeError(f"the weights of {self.name} stay float32; .half() or .to(torch.bfloat16) would "
+                            "round them for good: for half precision say load_clip(…, precision='fp16')")
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "Clip":
         return super().train(False)  # frozen, also a ResNet's batch statistics, whatever the parent does
@@ -169,7 +177,7 @@ class Clip(nn.Module):
             raise ValueError(f"trace has {unknown}, expected 'tokens', 'cls' or a block, 0 to "
                              f"{self.vision_layers - 1}")
         lead = images.shape[:-3]
-        images = images.to(self.device).flatten(0, -4)  # (N, 3, S, S)
+        images = images.to(self.device, torch.float32).flatten(0, -4)  # (N, 3, S, S)
         if prompts is not None:
             prompts = self._prompts_per_image(prompts, lead)
         with self._autocast():
@@ -214,9 +222,9 @@ def load_clip(name: str = "mini", *, weights: str | Path | None = None, state_di
     cannot be read, FileNotFoundError and RuntimeError for weights that are not there, with what to do.
     """
     device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, mean, std = load_model(name, weights, state_dict, quick_gelu)
+    model, mean, std, origin = load_model(name, weights, state_dict, quick_gelu)
     name = name.replace("/", "-") if state_dict is None or name != "mini" else "custom"
-    return Clip(model, precision=precision, mean=mean, std=std, name=name).to(device)
+    return Clip(model, precision=precision, mean=mean, std=std, name=name, weights=origin).to(device)
 
 
 def _middle(image: Image.Image, longest: int = 100) -> Image.Image:

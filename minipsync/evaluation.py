@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import distributed
-from .records import COLUMNS, open_records
+from .records import COLUMNS, add_facts, open_records
 from .results import Comparison, Result, compare, summarise
 
 __all__ = ["Comparison", "Result", "balanced_order", "compare", "describe_run", "evaluate"]
@@ -56,7 +56,8 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
     team, skipped, right, seen = distributed.world(), [], 0, 0
     mine = range(distributed.rank() * batch_size, len(order), team * batch_size)       # starts of my batches
     name = f"{run['method']} on {run['dataset']}" + (f", process 1 of {team}" if team > 1 else "")
-    with open_records(records, run, [ids[i] for i in order]) as kept, \
+    facts = describe_facts(method, data) | {"images": len(order)}
+    with open_records(records, run, [ids[i] for i in order], facts) as kept, \
             _bar(sum(len(order[s:s + batch_size]) for s in mine), name, progress) as bar:
         resumed = sum(ids[i] in kept.rows for i in order)
         for start in mine:
@@ -75,6 +76,7 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
             bar.update(len(chunk))
     rows = [kept.rows[ids[i]] for i in order if ids[i] in kept.rows]
     skipped = sum(distributed.gather(skipped), [])
+    add_facts(kept.path, skipped=[image for image, _ in skipped])
     if not rows:
         raise ValueError(f"none of the {len(order)} images of {data.name} could be read; the first said: "
                          f"{skipped[0][1]}; check the folder, or download the dataset again")
@@ -122,6 +124,14 @@ def describe_run(method, data, ids, labels, seed) -> dict:
             "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
             "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
             "images": f"{len(images)}, {_hash([*images, getattr(data, 'fingerprint', '')])}"}
+
+
+def describe_facts(method, data) -> dict:
+    """What changes no prediction, but decides what a table may put the numbers beside."""
+    clip = getattr(method, "clip", None)
+    return {"origin": getattr(data, "origin", ""),
+            "model": f"{clip.name}/{clip.weights}" if clip is not None else "",
+            "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", "")}
 
 
 @functools.cache

@@ -207,7 +207,7 @@ def gains(table, title="", reference="zero-shot"):
     return figure
 
 
-def reliability(results, bins=15):
+def reliability(results, bins=15, title=""):
     """Is a confidence of 80 % right 80 % of the time?
 
     One panel per `Result`: accuracy in each bin of confidence (bar) against the diagonal, and below it how
@@ -233,6 +233,8 @@ def reliability(results, bins=15):
         axes[0, 0].set_ylabel("accuracy in %")
         axes[1, 0].set_ylabel("images")
         axes[0, 0].legend(loc="upper left", fontsize=9)
+        if title:
+            figure.suptitle(title, fontsize=11)
     return figure
 
 

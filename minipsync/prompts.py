@@ -239,6 +239,9 @@ def _split_words(init: str | None, n_ctx: int) -> tuple[str, str]:
 def _check_depth(depth: int | None, clip: Clip, what: str) -> int:
     """`depth`, or all layers for None."""
     layers = clip.text_layers if what == "text" else clip.vision_layers
+    if not layers:
+        raise ValueError(f"{clip.name} has a ResNet image encoder, which takes no prompts: use a ViT such as "
+                         "'ViT-B-16', or a method that prompts the text alone (coop, cocoop, tpt)")
     depth = layers if depth is None else depth
     if not 1 <= depth <= layers:
         raise ValueError(f"prompt depth is {depth}, expected 1 to {layers}, the {what} layers of {clip.name}")

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from .data.own import HALVES
 from .evaluation import evaluate
 from .methods import REGISTRY, build, files
 from .results import wilson
@@ -72,22 +73,21 @@ def base_to_novel(bench, name, datasets, seeds=SEEDS, *, folder=None, records=No
     classes only (METHODS 3.5): columns method, dataset, seed, n_base, base, n_novel, novel, hm.
 
     bench, name: a benchmark and what `build` calls the method; settings go to `build`, `recipe` to `fit`,
-    where they replace the benchmark's own. zero_shot has the data set's own template and one row, seed 0.
+    where they replace the benchmark's own. A method that tunes at test time starts from the prompts that it
+    accepts; what nothing is trained for has one row, seed 0, zero_shot with the data set's first template.
     folder: of prompts (see `learned`); records, limit: see `evaluate`. Accuracies are fractions.
     """
     clip, rows = bench.clip(), []
     for each in datasets:
-        halves = _named_halves(bench.dataset(each))
-        if name == "zero_shot":
-            template = {"template": bench.dataset(each).templates[0], **settings}
-            built = [(0, [build(name, clip, half.class_names, **template) for half in halves])]
-        else:
-            train = _named_halves(bench.dataset(each, "train"))[0]
-            built = ((seed, _retargeted(bench, name, clip, train, halves, seed, folder, recipe, progress,
-                                        settings)) for seed in seeds)
-        for seed, methods in built:
-            base, novel = (evaluate(m, half, limit, records, progress=progress)
-                           for m, half in zip(methods, halves, strict=True))
+        trained, own = _what_trains(name, clip, {**bench.settings(name, f"{each}_base"), **settings})
+        halves = [bench.dataset(f"{each}_{half}") for half in HALVES]
+        train = bench.dataset(f"{each}_base", "train") if trained else None
+        first = {"template": halves[0].templates[0]} if name == "zero_shot" else {}
+        for seed in seeds if trained else (0,):
+            prompts = _trained(bench, trained, clip, train, seed, folder, recipe, progress, own)
+            base, novel = (
+                evaluate(_start_from(prompts, train, bench, name, clip, half, first | settings, folder), half,
+                         limit, records, progress=progress) for half in halves)
             rows.append({"method": name, "dataset": each, "seed": seed, "n_base": base.n,
                          "base": base.accuracy, "n_novel": novel.n, "novel": novel.accuracy,
                          "hm": harmonic_mean(base.accuracy, novel.accuracy)})
@@ -102,58 +102,56 @@ def from_source(bench, name, datasets=OOD, seeds=SEEDS, *, source="imagenet", fo
     With v2, sketch, a and r it is domain generalisation, with the transfer sets cross-dataset transfer. The
     rest as in `base_to_novel`; a method that tunes at test time starts from the prompts that it accepts.
     """
-    clip, rows, train = bench.clip(), [], None
+    clip, rows = bench.clip(), []
     trained, own = _what_trains(name, clip, settings)
+    train = bench.dataset(source, "train") if trained else None
     for seed in seeds if trained else (0,):
-        prompts = None
-        if trained:
-            train = train or bench.dataset(source, "train")
-            prompts = learned(build(trained, clip, train.class_names, **own, seed=seed), train, folder,
-                              progress=progress, **(recipe or bench.settings(f"{trained}.fit", source)))
+        prompts = _trained(bench, trained, clip, train, seed, folder, recipe, progress, own)
         for each in datasets:
             data = bench.dataset(each)
-            method = _start_from(prompts, train, bench, name, clip, data, settings)
+            method = _start_from(prompts, train, bench, name, clip, data, settings, folder)
             result = evaluate(method, data, limit, records, progress=progress)
             rows.append({**result.row(), "seed": seed})
     return pd.DataFrame(rows).drop(columns=["seconds_per_image", "skipped"])
 
 
-def _named_halves(data):
-    """(base, novel) of `data`, with names of their own so that records do not mix."""
-    halves = data.halves()
-    for half, name in zip(halves, ("base", "novel"), strict=True):
-        half.name = f"{data.name}_{name}"
-    return halves
-
-
-def _retargeted(bench, name, clip, train, halves, seed, folder, recipe, progress, settings):
-    """Lazily: the method trained on `train`, for base, then for novel classes."""
-    recipe = recipe or bench.settings(f"{name}.fit", halves[0].name.rpartition("_")[0])
-    method = learned(build(name, clip, train.class_names, **settings, seed=seed), train, folder,
-                     progress=progress, **recipe)
-    return (method.set_class_names(half.class_names) for half in halves)
+def _trained(bench, name, clip, train, seed, folder, recipe, progress, settings):
+    """The method `name` with prompts learned on `train`; None where nothing is to be learned."""
+    if name is None:
+        return None
+    recipe = recipe or bench.settings(f"{name}.fit", train.name)
+    return learned(build(name, clip, train.class_names, **settings, seed=seed), train, folder,
+                   progress=progress, **recipe)
 
 
 def _what_trains(name, clip, settings):
     """Name and settings of the method whose prompts `name` starts from: its own, another's, or (None, {})."""
     method = build(name, clip, ["thing"], **settings)
     for other in method.accepts:                           # promptalign can be fitted, as MaPLe is
-        fields = REGISTRY[other].Config.__dataclass_fields__
-        return other, {k: getattr(method.config, k) for k in ("n_ctx", "depth", "init")
-                       if k in fields and hasattr(method.config, k)}
+        fields, c = REGISTRY[other].Config.__dataclass_fields__, method.config
+        shape = {k: getattr(c, k) for k in ("n_ctx", "depth", "init") if hasattr(c, k)}
+        if other == "ivlp":                                # which has settings of its own for each encoder
+            shape |= {"n_text": c.n_ctx, "n_vision": c.n_ctx, "depth_text": c.depth, "depth_vision": c.depth}
+        return other, {k: v for k, v in shape.items() if k in fields}
     return (None, {}) if method.recipe is None else (name, settings)
 
 
-def _start_from(prompts, train, bench, name, clip, data, settings):
-    """The method for the classes of `data`, with the learned prompts if there are any."""
+def _start_from(prompts, train, bench, name, clip, data, settings, folder):
+    """The method for the classes of `data`, with the learned prompts if there are any; what it keeps of its
+    source goes to `folder`, too, and is found there the next time."""
     if prompts is not None and prompts.name == name:
         return prompts.set_class_names(data.class_names)
     method = build(name, clip, data.class_names, **{**bench.settings(name, data.name), **settings})
     if prompts is None:
         return method
-    with TemporaryDirectory() as folder:
-        file = prompts.save(Path(folder) / f"{prompts.name}.safetensors")
-        return method.load(file, source=train) if hasattr(method, "prepare") else method.load(file)
+    with TemporaryDirectory() as place:
+        file = prompts.save(Path(place) / f"{prompts.name}.safetensors")
+        if not method.keeps:
+            return method.load(file)
+        method.load(file, source=train, folder=folder)
+    if folder and (own := getattr(method, method.keeps)) is not None:
+        own.keep(folder)
+    return method
 
 
 # ---- averages ---------------------------------------------------------------------------------------

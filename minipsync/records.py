@@ -2,7 +2,9 @@
 
 Every row ends with the key of the run that wrote it, a hash of everything its prediction depends on (method,
 config, prompts, backbone, classes, images, seed). A JSON file beside the CSV spells the run out, so that an
-error can say what differs. Only complete lines count: what a kill left of a last line is cut off at the next
+error can say what differs, and beside it facts that change no prediction, but decide what the numbers may be
+compared with: the data's origin, the CLIP's name, where the prompts were trained, how many images were
+asked for. Only complete lines count: what a kill left of a last line is cut off at the next
 opening. Several processes (distributed.py) write a file each beside the run's own, "….rank1.csv"; their rows
 move to the run's own file at the end, or when the run is next opened if they were killed before.
 """
@@ -46,17 +48,42 @@ def path_for(records, run: dict) -> Path:
     return path / ("-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in parts) + ".csv")
 
 
+def write_sidecar(path: Path, content: dict):
+    """The JSON file beside the records, whole or not at all."""
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_facts(sidecar: Path) -> dict:
+    """The facts in the file beside the records; {} where there are none."""
+    try:
+        return json.loads(sidecar.read_text(encoding="utf-8")).get("facts", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def add_facts(path: Path | None, **more):
+    """Add to the facts of the run whose records are at `path` (None: kept in memory, nothing to do)."""
+    if path is not None and distributed.rank() == 0:
+        sidecar = Path(path).with_suffix(".run.json")
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        if any(content.get("facts", {}).get(name) != value for name, value in more.items()):
+            write_sidecar(sidecar, content | {"facts": content.get("facts", {}) | more})
+
+
 class RecordFile:
     """The records of one run, on disk; a context manager that holds the file locked.
 
     rows:   image id -> row (dict of the columns, without `run`), those read from disk and those appended.
     rank:   of the process whose own file it is; None: the run's.
+    facts:  about the run, for the file beside the CSV; they are no part of its key, and the last ones count.
     Raises ValueError for a file of another run or of another kind, OSError where the folder cannot be
     written, RuntimeError while another process writes the same file, after PATIENCE seconds.
     """
 
-    def __init__(self, records, run: dict, rank: int | None = None):
-        self.path, self.run, self.key = path_for(records, run), run, run_key(run)
+    def __init__(self, records, run: dict, rank: int | None = None, facts: dict | None = None):
+        self.path, self.run, self.key, self.facts = path_for(records, run), run, run_key(run), facts or {}
         self.path = self.path if rank is None else self.path.with_suffix(f".rank{rank}.csv")
         self.rows: dict[str, dict] = {}
         try:
@@ -118,7 +145,8 @@ class RecordFile:
             self.file.truncate(whole)                     # the torn last line
         for row in rows:
             self.rows.setdefault(row["image"], row)
-        if not self._sidecar().exists():
+        known = read_facts(self._sidecar())
+        if not self._sidecar().exists() or any(known.get(k) != v for k, v in self.facts.items()):
             self._write_sidecar()
 
     def _parse(self, number, row):
@@ -149,11 +177,9 @@ class RecordFile:
         return self.path.with_suffix(".run.json")
 
     def _write_sidecar(self):
-        text = json.dumps({"run": self.run, "key": self.key}, indent=1, default=str)
-        partial = self.path.with_suffix(f".{os.getpid()}.part")
         try:
-            partial.write_text(text + "\n")
-            os.replace(partial, self._sidecar())
+            facts = read_facts(self._sidecar()) | self.facts
+            write_sidecar(self._sidecar(), {"run": self.run, "key": self.key, "facts": facts})
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -206,12 +232,12 @@ class Memory:
 
 
 @contextmanager
-def open_records(records, run, order):
+def open_records(records, run, order, facts=None):
     """The rows known so far, and a place to append new ones; on leaving, `rows` has those of all processes.
 
     records: a folder, a .csv file or None (memory); order: the ids of all images, as rows shall be sorted."""
     def book(rank=None):
-        return Memory() if records is None else RecordFile(records, run, rank)
+        return Memory() if records is None else RecordFile(records, run, rank, facts)
 
     if distributed.world() == 1:
         with book() as main:

@@ -18,6 +18,7 @@ from .data.mini import TRANSFER
 from .protocols import harmonic_mean
 from .results import compare
 from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
+from .settings import did_you_mean
 from .tables import OOD, PRINTED, published, side_by_side
 
 __all__ = ["TABLES", "Run", "load_runs", "report"]
@@ -34,30 +35,37 @@ TABLES = {
     "paired": "every pair of methods on the same images, and pooled over data sets",
 }
 ONLY = {"ablation": None, "steps": "steps", "views": "n_views"}
+# settings, other than the method's own, with which printed rows were made; and one that is none of theirs
+AS_PRINTED = {"CoOp": ("coop", {"n_ctx": 4, "init": "a photo of a"}), "TPT+CoOp": ("tpt", {"start": "coop"}),
+              "TPT+CoCoOp": ("tpt", {"start": "cocoop"})}
+NOT_PRINTED = {"coop": "coop [n_ctx=16]"}
+BACKBONES = {"ViT-B-16/openai": {}, "RN50/openai": {"domain_generalisation": "tpt_rn50",
+                                                    "cross_dataset": "cross_dataset_rn50"}}
+LOSSES = {"entropy + alignment": {}, "entropy": {"weight": 0}, "alignment": {"entropy": False}}
 PERCENT = ("accuracy", "std", "low", "high", "difference", "diff_low", "diff_high")
 
 
 def report(name, runs, benchmark) -> pd.DataFrame:
     """The table `name`, one of TABLES, from those of `runs` (see `load_runs`) that belong to a benchmark.
 
-    benchmark: "mini" or "full"; a run is of mini if its backbone is the mini CLIP.
+    benchmark: "mini", "full", or "own": data of one's own.
 
     Runs that differ only in the seed of their prompts are averaged: column `seeds` has their number, std is
-    the population's over them, the interval Wilson's at the mean accuracy with n images. Other differences
-    between runs of a method stand in its name (runs.py). Where the papers print numbers, they stand beside
-    ours as in `tables.side_by_side`; they are of ViT-B/16. Data sets of mini are labelled "mini …".
+    the population's over them, the interval Wilson's at the mean accuracy with n images, of those that were
+    asked for. Settings that are not the method's own stand in its name (runs.py), and so does a CLIP that is
+    not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `tables.side_by_side`:
+    the same settings, CLIP and whole data set. Data sets of mini are labelled "mini …".
 
-    attrs["left_out"] says what was left out: runs of the other benchmark, records without counterpart; ""
-    if nothing was. Raises ValueError for an unknown table or benchmark, and where no run belongs in it."""
+    attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart; "" if
+    nothing was. Raises ValueError for an unknown table or benchmark, and where no run belongs in it."""
     if name not in TABLES:
-        raise ValueError(f"unknown table {name!r}, expected one of: {', '.join(TABLES)}")
-    if benchmark not in ("mini", "full"):
-        raise ValueError(f'benchmark={benchmark!r}: expected "mini" or "full"')
-    mini = load_clip("mini").fingerprint
-    own = [run for run in runs if (run.backbone == mini) == (benchmark == "mini")]
-    notes = []
+        raise ValueError(f"unknown table {name!r}, expected one of: {', '.join(TABLES)}."
+                         f"{did_you_mean(name, TABLES)}")
+    if benchmark not in ("mini", "full", "own"):
+        raise ValueError(f'benchmark={benchmark!r}: expected "mini", "full" or "own"')
+    own, notes = [run for run in runs if _benchmark(run) == benchmark], []
     if others := len(runs) - len(own):
-        notes.append(f"{others} run(s) of the {'full' if benchmark == 'mini' else 'mini'} benchmark")
+        notes.append(f"{others} run(s) of other benchmarks than {benchmark}")
     table = MAKERS[name](name, own, benchmark, notes)
     if table is None:
         there = {}
@@ -71,6 +79,12 @@ def report(name, runs, benchmark) -> pd.DataFrame:
     return table
 
 
+def _benchmark(run):
+    """Which benchmark a run is of; records of an older version say only which CLIP made them."""
+    origin = run.facts.get("origin") or ("mini" if run.backbone == load_clip("mini").fingerprint else "full")
+    return {"partial": "full"}.get(origin, origin)
+
+
 # ---- accuracies beside the printed ones -------------------------------------------------------------
 def _accuracies(name, runs, benchmark, notes):
     printed = [d for d in published(name)["dataset"].unique() if not d.endswith("average")]
@@ -78,16 +92,48 @@ def _accuracies(name, runs, benchmark, notes):
     wanted, average = list(parts), "average"
     if name == "domain_generalisation":
         wanted, parts, average = ["imagenet", *OOD], OOD, "ood_average"
-    rows = [g.row() for g in group_runs([run for run in runs if run.dataset in wanted], notes)]
-    for label in dict.fromkeys(row["method"] for row in rows):
-        own = {row["dataset"]: row for row in rows if row["method"] == label}
-        if set(parts) <= set(own):
-            rows.append(_joined(label, average, _mean, [own[d] for d in parts]))
-    return _beside(rows, name, benchmark) if rows else None
+    here = [run for run in runs if run.dataset.removesuffix(" (partial)") in wanted]
+    if name != "pug":
+        found = [run for run in here if run.facts.get("trained_on") in (None, "", "imagenet")]
+        if others := len(here) - len(found):
+            notes.append(f"{others} run(s) with prompts that were not learned on imagenet")
+        here = found
+    tables, made = {}, []
+    for g in group_runs(here, notes):
+        row, table = _named(g, name, benchmark)
+        tables.setdefault(table, []).append(row)
+    for table in sorted(tables, key=lambda table: not table.endswith("_list")):
+        rows = tables[table]
+        for label in dict.fromkeys(row["method"] for row in rows):
+            own = {row["dataset"]: row for row in rows if row["method"] == label}
+            if set(parts) <= set(own):
+                rows.append(_joined(label, average, _mean, [own[d] for d in parts]))
+        beside = _beside(rows, table, benchmark)
+        made.append(beside[beside["dataset"] == "imagenet"] if table.endswith("_list") else beside)
+    return pd.concat(made, ignore_index=True) if made else None
+
+
+def _named(group, table, benchmark):
+    """The group's row, named as a paper's row of the same setting, and the table that has such rows."""
+    row, unusual = group.row(), group.unusual()
+    if not unusual:
+        row["method"] = NOT_PRINTED.get(row["method"], row["method"])
+    for name, (method, settings) in AS_PRINTED.items():
+        if method == group.method and unusual == settings and not set(group.differ) - set(settings):
+            row["method"] = name
+    model = group.facts.get("model") or "CLIP unknown"
+    if benchmark != "full":
+        return row, table
+    if model not in BACKBONES:
+        row["method"] = f"{PRINTED.get(row['method'], row['method'])} ({model})"
+    if model in BACKBONES and table in BACKBONES[model]:
+        return row, BACKBONES[model][table]
+    source = table == "domain_generalisation" and row["dataset"] == "imagenet"
+    return row, f"{table}_list" if source else table       # ImageNet itself was printed in another list
 
 
 def _beside(rows, name, benchmark):
-    """side_by_side, and std and seeds of the same rows."""
+    """side_by_side, and of, std and seeds of the same rows."""
     prefix = "mini " if benchmark == "mini" else ""
     ours = {(PRINTED.get(r["method"], r["method"]), prefix + r["dataset"]): r for r in rows}
     targets = published(name)[["method", "dataset", "value"]].rename(columns={"value": "published"})
@@ -99,9 +145,11 @@ def _beside(rows, name, benchmark):
         table = pd.concat([targets.assign(verdict=""), pd.DataFrame(own)], ignore_index=True)
         table["n"] = table["n"].astype("Int64")
     found = [ours.get(key, {}) for key in zip(table["method"], table["dataset"], strict=True)]
+    table["of"] = pd.array([row.get("of") for row in found], dtype="Int64")
     table["std"] = [100 * row.get("std", math.nan) for row in found]
     table["seeds"] = pd.array([row.get("seeds") for row in found], dtype="Int64")
-    return table[["method", "dataset", "published", "ours", "std", "low", "high", "n", "seeds", "verdict"]]
+    return table[["method", "dataset", "published", "ours", "std", "low", "high", "n", "of", "seeds",
+                  "verdict"]]
 
 
 def _mean(*values):
@@ -116,7 +164,8 @@ def _joined(label, dataset, f, rows):
         moved = [f(*values[:i], row[end], *values[i + 1:]) - f(*values) for i, row in enumerate(rows)]
         ends[end] = min(max(f(*values) + sign * math.hypot(*moved), 0.0), 1.0)
     return {"method": label, "dataset": dataset, "accuracy": f(*values), **ends, "std": math.nan,
-            "n": sum(row["n"] for row in rows), "seeds": min(row["seeds"] for row in rows)}
+            **{count: sum(row[count] for row in rows) for count in ("n", "of")},
+            "seeds": min(row["seeds"] for row in rows)}
 
 
 # ---- base to novel ----------------------------------------------------------------------------------
@@ -184,7 +233,8 @@ def _settings(name, runs, benchmark, notes):
     families = [family for family in families.values() if len(family) > 1]
     for family in families:
         fields = (only,) if only else family[0].differ
-        default = defaults(family[0].method)
+        first = family[0]
+        default = defaults(first.method, first.runs[0].about["dataset"], first.facts.get("origin"))
         reference = next((g for g in family if all(as_json(g.settings.get(f)) == as_json(default[f])
                                                    for f in fields if f in default)), family[0])
         for g in family:
@@ -192,10 +242,22 @@ def _settings(name, runs, benchmark, notes):
             rows.append(g.row() | {f: _cell(g.settings.get(f)) for f in fields} | {
                 "method": g.label(but=only) if only else g.method, "difference": found.get("difference"),
                 "diff_low": found.get("low"), "diff_high": found.get("high"), "p": found.get("p"),
-                "verdict": "reference" if g is reference else found.get("verdict", "")})
+                "verdict": "reference" if g is reference else found.get("verdict", ""),
+                "published": _printed_ablation(g) if benchmark == "full" else None})
     fields = dict.fromkeys(f for family in families for f in ((only,) if only else family[0].differ))
-    return _plain(rows, benchmark, ["method", "dataset", *fields, "accuracy", "std", "low", "high", "n",
-                                    "seeds", "difference", "diff_low", "diff_high", "p", "verdict"])
+    printed = ["published"] * any(row["published"] is not None for row in rows)
+    return _plain(rows, benchmark, ["method", "dataset", *fields, *printed, "accuracy", "std", "low", "high",
+                                    "n", "of", "seeds", "difference", "diff_low", "diff_high", "p",
+                                    "verdict"])
+
+
+def _printed_ablation(group):
+    """The printed accuracy (percent) of PromptAlign with these of its losses, or None."""
+    if (group.method, group.dataset, group.facts.get("model")) != ("promptalign", "a", "ViT-B-16/openai"):
+        return None
+    losses = next((name for name, settings in LOSSES.items() if group.unusual() == settings), None)
+    rows = published("promptalign_ablation")
+    return next(iter(rows.loc[rows["method"] == losses, "value"]), None)
 
 
 def _cell(value):
@@ -206,7 +268,7 @@ def _latency(_, runs, benchmark, notes):
     """Mean time in `predict` over the images, and over seeds; of whatever machine made the records."""
     rows = [g.row() | {"ms_per_image": 1000 * _mean(*(run.result.seconds_per_image for run in g.runs))}
             for g in group_runs(runs, notes)]
-    return _plain(rows, benchmark, ["method", "dataset", "ms_per_image", "n", "seeds"])
+    return _plain(rows, benchmark, ["method", "dataset", "ms_per_image", "n", "of", "seeds"])
 
 
 def _paired(_, runs, benchmark, notes):

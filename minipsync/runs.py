@@ -4,8 +4,9 @@
     for group in group_runs(runs, notes=[]):
         print(group.label(), group.dataset, group.row()["accuracy"])
 
-Runs that differ only in the seed of their prompts are one group. Groups of one method that differ otherwise
-have a label that says in what, "promptsync [steps=2]"; defaults of the method's config go without saying.
+Runs that differ only in the seed of their prompts are one group. A group's label says every setting that is
+not the method's own for that data set, "promptsync [steps=2]", and what else the groups of a method differ in
+(precision, code). Data of one's own are "own NAME", incomplete copies "NAME (partial)".
 """
 
 import csv
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .data import BENCHMARKS
 from .methods import REGISTRY, TestTimeMethod
 from .records import COLUMNS, HEADER, run_key
 from .results import Result, summarise, wilson
@@ -24,7 +26,8 @@ from .tables import PRINTED
 
 # what belongs to a data set, or to the day: two values make two settings only where one data set has both
 LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "version", "code",
-         "classes", "images", "prompts", "source")
+         "classes", "images", "prompts", "source", "trained_on")
+FREE = ("template", "append_template")                 # a data set may have its own; said where they differ
 
 
 # ---- reading ----------------------------------------------------------------------------------------
@@ -33,7 +36,8 @@ class Run:
     """One run of `evaluate`, of which at least one image is on disk.
 
     seed: of the choice of images; config: the method's, with the seed of its prompts or views; backbone: the
-    CLIP's fingerprint; about: all of the run's description, of which key is the hash (see records.py)."""
+    CLIP's fingerprint; about: all of the run's description, of which key is the hash, and facts: what changes
+    no prediction, as origin, model, trained_on, images (asked for), skipped (see records.py)."""
 
     method: str
     dataset: str
@@ -45,6 +49,7 @@ class Run:
     records: pd.DataFrame = field(repr=False)
     result: Result = field(repr=False)
     about: dict = field(repr=False)
+    facts: dict = field(repr=False)
 
 
 def load_runs(folder) -> list[Run]:
@@ -60,19 +65,21 @@ def load_runs(folder) -> list[Run]:
     for path in sorted(folder.rglob("*.csv")):             # a run's own file comes before its ….rank0.csv
         content = path.read_bytes()
         if _has_records(path, content):
-            about, key = _describe(path.with_suffix(".run.json"))
+            about, key, facts = _describe(path.with_suffix(".run.json"))
             if rows := _rows(path, content, key):
-                first = found.setdefault(key, (path, about, {}))
-                first[2].update((row["image"], row) for row in rows if row["image"] not in first[2])
+                first = found.setdefault(key, (path, about, facts, {}))
+                first[3].update((row["image"], row) for row in rows if row["image"] not in first[3])
     return [_run(key, *parts) for key, parts in found.items()]
 
 
-def _run(key, path, about, rows):
+def _run(key, path, about, facts, rows):
     method, dataset, seed = (about[name] for name in ("method", "dataset", "seed"))
+    dataset = {"own": f"own {dataset}", "partial": f"{dataset} (partial)"}.get(facts.get("origin"), dataset)
     result = summarise(method, dataset, seed, pd.DataFrame(list(rows.values())), path=path)
     config = about.get("config") or {}
     config = config if isinstance(config, dict) else {"config": config}
-    return Run(method, dataset, seed, config, about.get("backbone"), key, path, result.records, result, about)
+    return Run(method, dataset, seed, config, about.get("backbone"), key, path, result.records, result, about,
+               facts)
 
 
 def _has_records(path, content):
@@ -93,7 +100,7 @@ def _describe(sidecar):
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{sidecar} is broken or missing ({error}); it says what the records beside it are "
                          "of: delete it and evaluate again, which writes it anew, or delete both") from None
-    return about, key
+    return about, key, kept.get("facts") or {}
 
 
 def _rows(path, content, key):
@@ -116,8 +123,8 @@ def _rows(path, content, key):
 class Group:
     """A setting of a method on a data set: its runs differ in the seed of the prompts alone.
 
-    settings: everything else; differ: names of those in which the method's runs differ; default: is each of
-    them that of the method's config; right: 0 or 1 [image, run], for the images that all runs have."""
+    settings: everything else; differ: names of those in which the method's runs differ; right: 0 or 1
+    [image, run], for the images that all runs have."""
 
     method: str
     dataset: str
@@ -126,11 +133,22 @@ class Group:
     runs: list[Run]
     right: pd.DataFrame = field(repr=False)
 
+    @property
+    def facts(self) -> dict:
+        return self.runs[0].facts
+
+    def unusual(self) -> dict:
+        """The settings that are not the method's own on this data set."""
+        own = defaults(self.method, self.runs[0].about["dataset"], self.facts.get("origin"))
+        return {name: self.settings[name] for name in own if name in self.settings and name != "seed"
+                and (name not in FREE or name in self.differ)
+                and as_json(own[name]) != as_json(self.settings[name])}
+
     def label(self, but=None):
-        """The method's name, and in brackets the settings that differ (except `but`) and are no defaults."""
-        default = defaults(self.method)
-        said = [f"{name}={as_text(self.settings.get(name))}" for name in self.differ if name != but
-                and (name not in default or as_json(default[name]) != as_json(self.settings.get(name)))]
+        """The method's name, and in brackets what is unusual and what else differs (except `but`)."""
+        own, said = defaults(self.method), self.unusual()
+        said |= {name: self.settings.get(name) for name in self.differ if name not in own}
+        said = [f"{name}={as_text(value)}" for name, value in said.items() if name != but]
         return f"{self.method} [{', '.join(said)}]" if said else self.method
 
     def row(self) -> dict:
@@ -138,7 +156,8 @@ class Group:
         each, n = self.right.mean(), len(self.right)
         low, high = wilson(each.mean() * n, n)
         return {"method": self.label(), "dataset": self.dataset, "accuracy": each.mean(), "low": low,
-                "high": high, "n": n, "std": spread(each), "seeds": len(self.runs)}
+                "high": high, "n": n, "of": max(run.facts.get("images", n) for run in self.runs),
+                "std": spread(each), "seeds": len(self.runs)}
 
 
 def group_runs(runs, notes) -> list[Group]:
@@ -153,10 +172,27 @@ def group_runs(runs, notes) -> list[Group]:
         parts = {}
         for run, values in zip(own, settings, strict=True):
             parts.setdefault((run.dataset, as_json(values)), (values, []))[1].append(run)
+        for _, part in parts.values():
+            part[:] = _other_prompts(part, notes)
         found = [Group(method, dataset, values, differ, part, _right(part, notes))
                  for (dataset, _), (values, part) in parts.items()]
         groups += sorted(found, key=lambda g: ([_order(g.settings.get(n)) for n in differ], g.dataset))
     return groups
+
+
+def _other_prompts(runs, notes):
+    """The same prompts twice, under two seeds, are one seed."""
+    if not _trained(runs[0].method) or runs[0].about.get("prompts") is None:
+        return runs
+    kept = {run.about["prompts"]: run.key for run in reversed(runs)}
+    if len(kept) < len(runs):
+        notes.append(f"{len(runs) - len(kept)} run(s) of {runs[0].method} on {runs[0].dataset}, with the "
+                     "prompts of another seed")
+    return [run for run in runs if run.key in kept.values()]
+
+
+def _trained(method):
+    return method in REGISTRY and not issubclass(REGISTRY[method], TestTimeMethod)
 
 
 def _settings(method, runs) -> list[dict]:
@@ -164,12 +200,13 @@ def _settings(method, runs) -> list[dict]:
     whole = ("precision", "backbone", "extra", "version", "code", "classes", "images")
     settings = []
     for run in runs:
-        apart = {"image seed": run.seed, **{name: run.about.get(name) for name in whole}}
+        apart = {"image seed": run.seed, **{name: run.about.get(name) for name in whole},
+                 "trained_on": run.facts.get("trained_on")}
         config = {f"config.{n}" if n in apart else n: v for n, v in run.config.items() if n != "seed"}
         settings.append(config | apart)
     # One seed has one outcome of training; a second was trained otherwise, which no config tells. A method
     # that tunes at test time takes prompts from outside, and its own seed is that of the views.
-    trained = method in REGISTRY and not issubclass(REGISTRY[method], TestTimeMethod)
+    trained = _trained(method)
     for name, by in (("prompts", ()), ("source", ("prompts",))):
         if name == "source" or trained:
             seen = {}
@@ -205,8 +242,12 @@ def spread(values) -> float:
     return float(pd.Series(list(values)).std(ddof=0)) if len(values) > 1 else math.nan
 
 
-def defaults(method) -> dict:
-    return dataclasses.asdict(REGISTRY[method].Config()) if method in REGISTRY else {}
+def defaults(method, dataset=None, origin=None) -> dict:
+    """The method's own settings, on a data set of that origin if it is given."""
+    if method not in REGISTRY:
+        return {}
+    own = BENCHMARKS["mini" if origin == "mini" else "full"].settings(method, dataset) if dataset else {}
+    return dataclasses.asdict(REGISTRY[method].Config()) | own
 
 
 def as_json(value):

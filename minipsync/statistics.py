@@ -54,6 +54,12 @@ class FromSource:
         return write_tensors(path, {name: getattr(self, name).float() for name in self.tensors},
                              {"format": FORMAT, "kind": self.kind, "facts": json.dumps(facts)})
 
+    def keep(self, folder: str | Path) -> Path:
+        """`save` to `folder`, under a name of its own. Returns the path."""
+        recipe = json.dumps(getattr(self, "recipe", ""), sort_keys=True)
+        key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe}".encode()).hexdigest()[:10]
+        return self.save(Path(folder).expanduser() / f"{self.kind}_{self.source}_{key}.safetensors")
+
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):
         """Read a file that `save` wrote. `clip`, `learner`, `class_names`: refuse a file made for others.
@@ -103,15 +109,19 @@ class FromSource:
         return self
 
     @classmethod
-    def find(cls, clip, learner, folder: str | Path | None = None):
-        """The file in `folder`, else in this package, that belongs to these weights and prompts, or None."""
+    def find(cls, clip, learner, folder: str | Path | None = None, **wanted):
+        """The file in `folder`, else in this package, that belongs to these weights and prompts, or None.
+
+        wanted: facts that it must have, as source="imagenet": the same prompts have other statistics on
+        other data."""
         folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
             if (metadata.get("format"), metadata.get("kind")) == (FORMAT, cls.kind):
                 facts = json.loads(metadata["facts"])
-                if (facts["clip"], facts["prompts"]) == (clip.fingerprint, prompts_fingerprint(learner)):
+                mine = {"clip": clip.fingerprint, "prompts": prompts_fingerprint(learner), **wanted}
+                if all(facts.get(name) == value for name, value in mine.items()):
                     return cls.load(path, clip, learner)
         return None
 

@@ -75,6 +75,16 @@ def few_shot(labels, shots, seed):
     return [i for items in chosen for i in items]
 
 
+def few_shot_images(train_set, shots, seed):
+    """`few_shot` on a data set. Of a base half those images that the rule takes on the whole set: Dassl
+    samples first and splits afterwards."""
+    if (whole := getattr(train_set, "whole", None)) is None:
+        return few_shot(train_set.labels, shots, seed)
+    labels, rows = whole
+    place = {row: i for i, row in enumerate(rows)}
+    return [place[row] for row in few_shot(labels, shots, seed) if row in place]
+
+
 def batches(indices, epoch, config):
     """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is all."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
@@ -129,22 +139,25 @@ class TrainingImages(torch.utils.data.Dataset):
         return image, label
 
 
-def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progress=True, name="training"):
+def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progress=True, name="training",
+        about=None):
     """Minimise `loss_fn(images [B,3,S,S], labels [B]) -> scalar` over `parameters` in place.
 
     train_set: has `labels` and gives (PIL image, label). checkpoint: a file, written whole every
-    `config.save_every` seconds; if it is there, training goes on from it. `loss_fn` must not draw random
-    numbers. Returns one dict per epoch: epoch, lr, loss (mean), seconds. A loss that is not finite raises
+    `config.save_every` seconds; if it is there, training goes on from it. about: what else makes this run
+    this one, name -> value: a checkpoint with another is refused. `loss_fn` must not draw random numbers.
+    Returns one dict per epoch: epoch, lr, loss (mean), seconds. A loss or gradient that is not finite raises
     FloatingPointError before it reaches the parameters; the checkpoint keeps the last good state.
     """
     parameters = [p for p in parameters if p.requires_grad]
-    indices = few_shot(train_set.labels, config.shots, config.seed)
+    indices = few_shot_images(train_set, config.shots, config.seed)
     require(len(indices) > 0, name, "train_set", train_set, "at least one image")
     if config.epochs <= config.warmup_epochs:
         warnings.warn(f"{name}: epochs={config.epochs} is all warm-up at lr {config.warmup_lr}, which learns "
                       "hardly anything; use more epochs or warmup_epochs=0", stacklevel=3)
     optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
-    run = _Run(parameters, optimizer, _identity(config, indices, parameters, clip), checkpoint)
+    ids = [train_set.image_id(i) if hasattr(train_set, "image_id") else i for i in indices]
+    run = _Run(parameters, optimizer, _identity(config, ids, parameters, clip, about or {}), checkpoint)
     per_epoch = len(batches(indices, 0, config))
     plan = ([(e, i) for i in batch] for e in range(config.epochs) for batch in batches(indices, e, config))
     loader = DataLoader(TrainingImages(train_set, clip.image_size, config), num_workers=config.workers,
@@ -158,11 +171,14 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
         optimizer.zero_grad()
         loss = loss_fn(clip.normalize(images.to(clip.device)), labels.to(clip.device))
         value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{name}: the loss is {value} at epoch {epoch}, step "
+        if math.isfinite(value):
+            loss.backward()
+        finite = math.isfinite(value) and all(p.grad is None or p.grad.isfinite().all() for p in parameters)
+        if not finite:
+            raise FloatingPointError(f"{name}: the loss is {value}{', its gradient' * math.isfinite(value)}"
+                                     f"{' not finite' * math.isfinite(value)} at epoch {epoch}, step "
                                      f"{run.step % per_epoch}, lr {lr:g}; use a smaller lr than {config.lr:g}"
                                      " or precision='fp32'")
-        loss.backward()
         optimizer.step()
         run.advance(epoch, lr, value, time.perf_counter() - start, per_epoch, config.save_every)
         bar.update()
@@ -226,10 +242,12 @@ class _Run:
                     self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"].to(p.device)
 
 
-def _identity(config, indices, parameters, clip):
+def _identity(config, ids, parameters, clip, about):
     """What must be equal for one run to go on with another's file (not where or how often it is saved)."""
     free = ("workers", "cache_mb", "save_every")
     settings = {k: v for k, v in asdict(config).items() if k not in free}
-    return json.loads(json.dumps(settings)) | {
-        "images": hashlib.sha256(repr(indices).encode()).hexdigest()[:16], "backbone": clip.fingerprint,
+    own = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+           for name, value in {**about, "images": ids}.items()}
+    return json.loads(json.dumps(settings)) | own | {
+        "backbone": clip.fingerprint,
         "precision": clip.precision, "shapes": [list(p.shape) for p in parameters]}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import warnings
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def save_mini(path: str | Path, model: nn.Module, config: dict, used_token_ids) 
 
 
 def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tensor] | None,
-               quick_gelu: bool | None) -> tuple[nn.Module, list | None, list | None]:
-    """(model, image mean, image std), the last two None for CLIP's own. `clip.load_clip` tells the cases."""
-    name, config = name.replace("/", "-"), None
+               quick_gelu: bool | None) -> tuple[nn.Module, list | None, list | None, str]:
+    """(model, image mean, image std, origin of the weights), mean and std None for CLIP's own; the origin is
+    "openai", another tag of open_clip, a file's name or "". `clip.load_clip` tells the cases."""
+    name, config, origin = name.replace("/", "-"), None, ""
     if name != "mini" and name not in open_clip.list_models():
         raise ValueError(f"unknown CLIP {name!r}, expected 'mini', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14', "
                          "'ViT-L-14-336', 'RN50' or another of open_clip.list_models()")
@@ -64,21 +66,21 @@ def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tens
             raise FileNotFoundError(f"there is no file {weights}: give weights=<a file of save_mini>, "
                                     "or make one with data_scripts/train_mini_clip.py")
     if state_dict is None and weights is not None and Path(weights).is_file():
-        check_published(Path(weights))
+        origin = "openai" if is_published(Path(weights)) else Path(weights).name
         state_dict, config = _read(Path(weights))
     if config is not None:
         model = _build(config)
         table = _initial_rows(config, model.token_embedding.weight.shape)
         rows, values = state_dict.pop(ROWS).long(), state_dict.pop(VALUES).float()
         _fill(model, state_dict | {TABLE: table.index_copy(0, rows, values)}, str(weights))
-        return model, config["image_mean"], config["image_std"]
+        return model, config["image_mean"], config["image_std"], origin
     if state_dict is None:
         return _from_hub(name, str(weights or "openai"), quick_gelu)
     state = {k: v for k, v in state_dict.items() if k not in SIZES}
     quick = quick_gelu is not False
     model = _build(_inferred_config(state, quick)) if name == "mini" else _architecture(name, None, quick)
     _fill(model, state, "the given state dict" if weights is None else str(weights))
-    return model, None, None
+    return model, None, None, origin
 
 
 def check_towers(model: nn.Module, name: str) -> None:
@@ -99,9 +101,10 @@ def check_towers(model: nn.Module, name: str) -> None:
                          "that is not CLIP's: use a plain ViT such as 'ViT-B-16'")
 
 
-def check_published(path: Path) -> None:
-    """Raise ValueError for a file with the name of one of OpenAI's (ViT-B-16.pt) that is not that file: its
-    sha256 is part of the address that open_clip knows."""
+def is_published(path: Path) -> bool:
+    """Is this one of OpenAI's files (ViT-B-16.pt)? Its sha256 is part of the address that open_clip knows.
+
+    Raises ValueError for a file that only has the name of one."""
     for model, tag in open_clip.list_pretrained():
         address = open_clip.get_pretrained_cfg(model, tag).get("url") or ""
         if tag == "openai" and address.endswith(f"/{path.name}"):
@@ -110,7 +113,8 @@ def check_published(path: Path) -> None:
             if found != (published := address.split("/")[-2]):
                 raise ValueError(f"{path} is not OpenAI's {path.name}: its sha256 is {found[:16]}…, expected "
                                  f"{published[:16]}…; fetch it again, or give your own weights another name")
-            return
+            return True
+    return False
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -199,11 +203,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 
 def _architecture(name: str, tag: str | None, quick_gelu: bool) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        return open_clip.create_model(name, pretrained=tag, precision="fp32", force_quick_gelu=quick_gelu)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # open_clip and the hub's client warn of what we do, or tell, ourselves
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return open_clip.create_model(name, pretrained=tag, precision="fp32", force_quick_gelu=quick_gelu)
+    finally:
+        logging.disable(before)
 
 
-def _from_hub(name: str, tag: str, quick_gelu: bool | None) -> tuple[nn.Module, list | None, list | None]:
+def _from_hub(name: str, tag: str, quick_gelu: bool | None):
+    """As `load_model`."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ValueError(f"weights={tag!r} is neither a file nor a tag of {name}, expected one of "
@@ -211,7 +221,7 @@ def _from_hub(name: str, tag: str, quick_gelu: bool | None) -> tuple[nn.Module, 
     source = open_clip.get_pretrained_cfg(name, tag)
     try:
         quick = source.get("quick_gelu", False) if quick_gelu is None else quick_gelu
-        return _architecture(name, tag, quick), source.get("mean"), source.get("std")
+        return _architecture(name, tag, quick), source.get("mean"), source.get("std"), tag
     except Exception as error:  # each hub client has its own errors for "no connection"
         own_file = " (or OpenAI's own .pt file)" if tag == "openai" else ""
         raise RuntimeError(

@@ -18,6 +18,8 @@ from minipsync.clip import Clip, load_clip  # noqa: E402
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 GIVEN = os.environ.get("MINIPSYNC_GOLDEN")  # one folder seedS to check instead of those in tests/golden
 FOLDERS = [Path(GIVEN)] if GIVEN else sorted(GOLDEN.glob("seed*"))
+if not FOLDERS:
+    raise RuntimeError(f"{GOLDEN} has no folder seed…; without the official numbers nothing is checked")
 
 
 class Golden:

@@ -1,17 +1,21 @@
 """The full benchmark's folders in miniature: a few pictures a class, annotations in the real files' formats.
 
+    python tests/lookalikes.py /tmp/look        all 25 data sets there; use them with --partial
+
 A picture is of one colour, which its true label decides, so that a test can see whose picture it got.
 """
 import dataclasses
 import io
 import json
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from minipsync.data.imagenet import FOLDERS
+from minipsync.data.imagenet import FOLDERS, imagenet_classes
 from minipsync.data.splits import SPLITS
 
 PUG = ["Airliner", "Banana", "Bell_Pepper", "African_crocodile"]        # not in sorted order
@@ -149,3 +153,33 @@ def shard(path, members):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+
+
+# ---- all of them -----------------------------------------------------------------------------------
+def transfer_set(root, name):
+    """A transfer set as CoOp's DATASETS.md lays it out: pictures, and the list of its splits."""
+    spec = SPLITS[name]
+    if name == "fgvc_aircraft":
+        return aircraft(root / spec.folder)
+    transfer_pictures(root / spec.folder / spec.images[0], name)
+    split_json(root / spec.folder / spec.file, name)
+
+
+def everything(root, shots=1):
+    """All data sets of the full benchmark below `root`: one picture a class, `shots` to train on."""
+    wnids, _, part = imagenet_classes()
+    for spec in FOLDERS.values():
+        keys = PUG if spec.classes == "pug" else [
+            str(i) if spec.numbers else wnids[i] for i in part[spec.classes]]
+        for split, places in spec.places.items():
+            class_folders(root / places[0], sorted(keys) if spec.classes == "pug" else keys,
+                          shots if split == "train" else 1)
+    (root / "PUG_ImageNet/classnames.txt").write_text("".join(f"{k} {k.replace('_', ' ')}\n" for k in PUG))
+    for name in SPLITS:
+        transfer_set(root, name)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/lookalikes.py FOLDER")
+    everything(Path(sys.argv[1]))

@@ -15,6 +15,7 @@ from lookalikes import (
     right_pictures,
     split_json,
     transfer_pictures,
+    transfer_set,
 )
 
 import minipsync as mp
@@ -53,18 +54,9 @@ def test_names_and_counts_are_those_of_the_papers():
     assert [n for n, s in SPLITS.items() if s.read_test] == OFFICIAL
 
 
-def lookalike(root, name):
-    """Pictures in CoOp's place and the split file."""
-    spec = SPLITS[name]
-    if name == "fgvc_aircraft":
-        return aircraft(root / spec.folder)
-    transfer_pictures(root / spec.folder / spec.images[0], name)
-    split_json(root / spec.folder / spec.file, name)
-
-
 @pytest.mark.parametrize("name", SPLITS)
 def test_splits_give_labels_and_names(name, tmp_path, monkeypatch):
-    lookalike(tmp_path, name)
+    transfer_set(tmp_path, name)
     names = expect_small(monkeypatch, name)
     bench = mp.benchmark("full", root=tmp_path)
     seen = set()
@@ -79,7 +71,7 @@ def test_splits_give_labels_and_names(name, tmp_path, monkeypatch):
 
 def test_the_order_of_the_file_is_kept(tmp_path):
     """Dassl's few-shot sample depends on it (METHODS 3.4)."""
-    lookalike(tmp_path, "dtd")
+    transfer_set(tmp_path, "dtd")
     rows = json.loads((tmp_path / "dtd/split_zhou_DescribableTextures.json").read_text())["train"]
     with pytest.warns(UserWarning):
         data = mp.benchmark("full", root=tmp_path, partial=True).dataset("dtd", "train")
@@ -90,7 +82,7 @@ def test_the_order_of_the_file_is_kept(tmp_path):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_test_split_equals_the_file(name, tmp_path, monkeypatch):
     """Without CoOp's file the test split comes from the data set's own lists; train cannot."""
-    lookalike(tmp_path / "with", name)
+    transfer_set(tmp_path / "with", name)
     transfer_pictures(tmp_path / "without" / SPLITS[name].folder / SPLITS[name].images[0], name)
     expect_small(monkeypatch, name)
     bench = mp.benchmark("full", root=tmp_path / "without")
@@ -126,7 +118,7 @@ def test_aircraft_lists(tmp_path, monkeypatch):
 
 
 def test_counts_and_names_are_verified(tmp_path, monkeypatch):
-    lookalike(tmp_path, "food101")
+    transfer_set(tmp_path, "food101")
     bench = mp.benchmark("full", root=tmp_path)
     with pytest.raises(ValueError, match="list of test has 4 pictures, expected 30300; 2 class names.*"
                                          "expected 101 with 9c0eeb5a368baacb.*split_zhou_Food101.json from"):
@@ -139,7 +131,7 @@ def test_counts_and_names_are_verified(tmp_path, monkeypatch):
 
 
 def test_missing_pictures_are_told_or_left_out(tmp_path, monkeypatch):
-    lookalike(tmp_path, "eurosat")
+    transfer_set(tmp_path, "eurosat")
     expect_small(monkeypatch, "eurosat")
     base = tmp_path / "eurosat/2750"
     (base / "Forest/Forest_4.jpg").unlink()
@@ -187,7 +179,7 @@ def no_part(parts):
     (two_names, "calls label 1 both"), (gap, "has the labels 0, 2"), (escape, "leads out of the folder"),
     (short_row, "cannot be read"), (no_part, "cannot be read.*val"), (None, "cannot be read.*JSONDecode")])
 def test_damaged_split_files(damage, told, tmp_path):
-    lookalike(tmp_path, "dtd")
+    transfer_set(tmp_path, "dtd")
     file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
     parts = json.loads(file.read_text())
     if damage:
@@ -240,7 +232,7 @@ def test_settings_differ_on_fine_grained_sets_only():
 
 
 def test_base_and_novel(tmp_path, monkeypatch):
-    lookalike(tmp_path, "caltech101")
+    transfer_set(tmp_path, "caltech101")
     expect_small(monkeypatch, "caltech101")
     base, novel = mp.benchmark("full", root=tmp_path).dataset("caltech101").halves()
     assert base.class_names == ["face", "leopard", "motorbike"]
@@ -262,7 +254,7 @@ class Guess:
 
 
 def test_a_broken_picture_is_listed_as_skipped(tmp_path, monkeypatch):
-    lookalike(tmp_path, "dtd")
+    transfer_set(tmp_path, "dtd")
     expect_small(monkeypatch, "dtd")
     file = tmp_path / "dtd/images/banded/x_0004.jpg"
     file.write_bytes(file.read_bytes()[:30])

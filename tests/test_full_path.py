@@ -1,5 +1,9 @@
 """The researcher's path of docs/full.md on look-alike folders: fit, prepare, run, table, with a tiny CLIP."""
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,7 +13,8 @@ from lookalikes import change, class_folders, split_json, transfer_pictures
 
 import minipsync as mp
 from minipsync import __main__ as command
-from minipsync.data.imagenet import imagenet_classes
+from minipsync.data.imagenet import FOLDERS, imagenet_classes
+from minipsync.data.splits import SPLITS
 from minipsync.zero_shot_gate import check_zero_shot
 
 QUICK = ["--recipe", "epochs=2", "--recipe", "batch_size=40", "--recipe", "shots=1"]
@@ -41,29 +46,118 @@ def say(tmp_path, monkeypatch, capsys):
 
 
 def test_from_fit_to_table(say, tmp_path):
-    assert "prompts: results/prompts/maple_imagenet_1shots_seed1_" in say("fit", "maple", *QUICK)
-    assert "statistics: results/source/statistics_imagenet_" in say("prepare", "promptalign")
-    assert not list(tmp_path.rglob("*.part*")) and not list(tmp_path.rglob("*.training"))
+    said = say("fit", "maple", *QUICK)
+    assert "prompts: results/prompts/maple_imagenet_1shots_seed1_" in said
+    assert "use them: minipsync run maple --seed 1 --trained-on imagenet --benchmark full" in said
     run = ["run", "maple", "promptalign", "--dataset", "a,dtd", "--limit", "4", "--views", "4", "--no-gate"]
+    with pytest.raises(FileNotFoundError, match="promptalign has no source statistics in 'results/source'.*"
+                                                "minipsync prepare promptalign --benchmark full$"):
+        raise_one(say, run)
+    said = say("prepare", "promptalign")
+    assert "statistics: results/source/moments_imagenet_" in said
+    made = {f: f.stat().st_mtime_ns for f in tmp_path.glob("results/source/*")}
+    assert "are there (--again computes them anew)" in say("prepare", "promptalign")
+    assert made == {f: f.stat().st_mtime_ns for f in tmp_path.glob("results/source/*")}
+    assert not list(tmp_path.rglob("*.part*")) and not list(tmp_path.rglob("*.training"))
     with pytest.raises(ValueError, match="maple: unknown setting 'stepz'"):
         say(*run, "--set", "stepz=2")
     with pytest.raises(ValueError, match="maple: unknown setting 'n_views'"):    # no method here has views
         say("run", "maple", *run[3:])
     said = say(*run)                               # MaPLe has no views, PromptAlign has
     assert said.count(", n = 4, ECE") == 4 and "records: results/records" in said
+    assert said.count("_seed1_") == 2 and "trained on imagenet" in said       # each method's prompts, once
     files = sorted(tmp_path.glob("results/records/*.csv"))
     assert [len(pd.read_csv(f)) for f in files] == [4, 4, 4, 4]
     before = {f: f.read_bytes() for f in files}
     assert say(*run) == said                       # nothing is predicted again
     assert {f: f.read_bytes() for f in files} == before
     table = say("table", "domain_generalisation", "--form", "csv", clip=False).splitlines()
-    header = table[0].split(",")
-    mine = [dict(zip(header, line.split(","), strict=False)) for line in table if ",4," in line]
-    assert {(row["method"], row["dataset"]) for row in mine} >= {("MaPLe", "a"), ("PromptAlign", "a")}
-    assert all(row["published"] for row in mine if row["dataset"] == "a")
+    rows = [dict(zip(table[0].split(","), line.split(","), strict=True)) for line in table[1:] if line]
+    mine = {(row["method"], row["dataset"]): row for row in rows if row["ours"]}
+    assert set(mine) == {("MaPLe (mini/tiny.pt)", "a"), ("promptalign [n_views=4] (mini/tiny.pt)", "a")}
+    assert all((row["n"], row["of"], row["published"]) == ("4", "4", "") for row in mine.values())
+    assert any(row["method"] == "MaPLe" and row["published"] for row in rows)
     assert "promptalign" in say("table", "latency", clip=False).lower()
     say("table", "paired", "--form", "latex", "--out", "paired.tex", clip=False)
     assert r"\toprule" in (tmp_path / "paired.tex").read_text()
+
+
+def raise_one(say, arguments):
+    """What is told of several problems is one ValueError; here the first line of it, as its own kind."""
+    with pytest.raises(ValueError) as told:
+        say(*arguments)
+    raise FileNotFoundError(str(told.value).splitlines()[0].removeprefix("- "))
+
+
+def test_seeds_and_training_sets_are_told_apart(say, tmp_path):
+    for seed in ("1", "2"):
+        say("fit", "coop", "--dataset", "dtd_base", "--seed", seed, "--set", "n_ctx=2", *QUICK)
+    run = ["run", "coop", "--dataset", "dtd_base,dtd_novel", "--set", "n_ctx=2", "--no-gate"]
+    with pytest.raises(ValueError, match="(?s)no prompts in .results/prompts. fit .*trained on .dtd_b"):
+        say(*run)                                  # prompts of ImageNet, which are not there
+    with pytest.raises(ValueError, match="n_ctx is 2 there and 4 here|shape"):
+        say(*run, "--set", "n_ctx=4", "--trained-on", "dtd_base")
+    said = say(*run, "--trained-on", "dtd_base", "--seed", "1,2")
+    assert "_seed1_" in said and "_seed2_" in said and said.count("coop on dtd_") == 4
+    with pytest.raises(ValueError, match="seed=7"):
+        say(*run, "--trained-on", "dtd_base", "--seed", "7")
+    table = say("table", "base_to_novel", "--form", "csv", clip=False).splitlines()
+    mine = dict(zip(table[0].split(","), next(line for line in table if "tiny" in line or "n_ctx" in line)
+                    .split(","), strict=True))
+    assert mine["seeds"] == "2" and mine["dataset"] == "dtd"
+
+
+def test_everything_that_is_wrong_is_told_before_the_first_image(say, tmp_path):
+    with pytest.raises(ValueError) as told:
+        say("run", "zero_shot", "mapel", "--dataset", "a,sketchy,r", "--no-gate")
+    text = str(told.value)
+    assert text.startswith("3 things are to be mended first; nothing was predicted yet:")
+    assert "unknown method 'mapel'. Did you mean 'maple'?" in text
+    assert "'sketchy', did you mean 'sketch'" in text
+    assert "data set 'r' is not there" in text and not list(tmp_path.glob("results/records/*"))
+
+
+def test_own_pictures(say, tmp_path, monkeypatch, capsys):
+    for name in ("red fox", "tree"):
+        class_folders(tmp_path / "my pictures" / name, ["."], each=2)
+        (tmp_path / "my pictures" / name / "README.txt").unlink()
+    for bench in (["--benchmark", "mini"], ["--benchmark", "full", "--model", "mini"]):
+        command.app(["run", "zero_shot", "--dataset", "folder:my pictures", "--quiet", *bench],
+                    standalone_mode=False)
+        said = capsys.readouterr().out
+        assert "2 classes): red fox, tree" in said and "zero_shot on my pictures" in said and "n = 4" in said
+    command.app(["table", "latency", "--benchmark", "own"], standalone_mode=False)
+    assert "own my pictures" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="'folder:' names no folder"):
+        command.app(["run", "zero_shot", "--dataset", "folder:"], standalone_mode=False)
+
+
+def test_all_data_sets_from_the_command_line(tmp_path):
+    """As docs/full.md says: a look-alike tree, and every data set through every step, each a process."""
+    root, env = Path(__file__).parents[1], {**os.environ, "MINIPSYNC_ROOT": str(tmp_path / "look")}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
+
+    def call(*arguments):
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True,
+                              text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+    minipsync, full = ("-m", "minipsync"), ("--benchmark", "full", "--model", "mini", "--partial", "--quiet")
+    call(str(root / "tests/lookalikes.py"), "look")
+    call(*minipsync, "fit", "maple", *full, "--recipe", "epochs=2", "--recipe", "shots=1", "--recipe",
+         "batch_size=250")
+    for method in ("promptalign", "promptsync"):
+        call(*minipsync, "prepare", method, *full, "--set", "n_views=3")
+    names = [*FOLDERS, *SPLITS]
+    said = call(*minipsync, "run", "zero_shot", "maple", *full, "--no-gate", "--limit", "2", "--dataset",
+                ",".join(names))
+    assert all(f"{method} on {name}: " in said for method in ("zero_shot", "maple") for name in names)
+    said = call(*minipsync, "run", "maple_tpt", "promptalign", "promptsync", *full, "--no-gate",
+                "--limit", "2", "--views", "3", "--dataset", "a,dtd")
+    assert said.count(", n = 2") == 6
+    table = call(*minipsync, "table", "domain_generalisation", "--benchmark", "full")
+    assert "sketch (partial)" in table and "50.23" in table
+    assert "caltech101 (partial)" in call(*minipsync, "table", "paired", "--benchmark", "full")
 
 
 def test_the_gate_stops_a_classifier_at_chance(say, tmp_path):
@@ -100,6 +194,9 @@ def test_info_says_what_is_where(say, tmp_path, capsys):
     shutil.rmtree(tmp_path / "data/imagenet-a")
     command.app(["info"], standalone_mode=False)
     said = capsys.readouterr().out
-    assert "  imagenet: 200 pictures" in said and "  dtd: 4 pictures" in said
-    assert "  a: data set 'a' is not there" in said
+    for told in ("  imagenet: 200 pictures", "  dtd: 4 pictures", "  a: data set 'a' is not there",
+                 "results/records: 0 files", "hub's cache: "):
+        assert told in said
+    command.app(["info", "--root", "nowhere"], standalone_mode=False)
+    assert "for testing: nowhere, no such folder" in capsys.readouterr().out
     assert f"torch {torch.__version__.split('+')[0]} (CUDA" in said

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from minipsync.clip import load_clip
+from minipsync.clip import Clip, load_clip
 from minipsync.methods import REGISTRY, build, files
 from minipsync.methods.tpt import TPTConfig
 from minipsync.methods.zero_shot import ENSEMBLES
 from minipsync.text import pack_texts
+from minipsync.weights import new_model
 
 NAMES = ["goldfish", "great_white_shark", "hot dog", "t-shirt"]
 MINE = ["zero_shot", "coop", "cocoop", "maple", "ivlp", "tpt", "maple_tpt"]
@@ -350,7 +351,8 @@ def test_pickles_are_refused(tiny_clip, tmp_path):
             method.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("name, prefix", [("coop", ""), ("maple", "prompt_learner.")])
+@pytest.mark.parametrize("name, prefix", [("coop", ""), ("maple", "prompt_learner."), ("cocoop", "module."),
+                                          ("ivlp", "module.prompt_learner.")])
 def test_official_checkpoints(tiny_clip, tmp_path, name, prefix):
     """Dassl's layout: half precision, buffers of the class list, MaPLe's with the whole model in it."""
     settings = {"n_ctx": 4} if name == "coop" else {}
@@ -361,11 +363,80 @@ def test_official_checkpoints(tiny_clip, tmp_path, name, prefix):
     method = build(name, tiny_clip, NAMES, seed=8, **settings).load_official(tmp_path / "model.pth.tar-2")
     for ours, theirs in zip(method.parameters(), source.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, theirs.half().float())
-    with pytest.raises(ValueError, match=r"meta_net.*not in the state_dict|ctx has shape"):
-        build("cocoop", tiny_clip, NAMES).load_official(tmp_path / "model.pth.tar-2")
+    assert method.prompts_from == "model.pth.tar-2" and method.trained_on == "" and method.history == []
+    with pytest.raises(ValueError, match=r"not in the state_dict|ctx has shape|no place for"):
+        build("coop" if name == "cocoop" else "cocoop", tiny_clip, NAMES, n_ctx=4).load_official(
+            tmp_path / "model.pth.tar-2")
+    with pytest.raises(TypeError, match="zero_shot has no prompts to load"):
+        build("zero_shot", tiny_clip, NAMES).load_official(tmp_path / "model.pth.tar-2")
+    state[next(iter(state))][0] = torch.nan
+    torch.save({"state_dict": state}, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match="contains NaN or infinity"):
+        method.load_official(tmp_path / "nan.pt")
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pt")
     with pytest.raises(ValueError, match="bomb.pt.*more than tensors"):
         method.load_official(tmp_path / "bomb.pt")
+
+
+def test_an_official_checkpoint_that_learned_more_is_refused(tiny_clip, tmp_path):
+    deep = build("maple", tiny_clip, NAMES, depth=4)
+    torch.save({"state_dict": {f"prompt_learner.{k}": v for k, v in deep.learner.state_dict().items()}},
+               tmp_path / "deep.pt")
+    for name, settings in (("maple", {"depth": 3}), ("coop", {"n_ctx": 2})):
+        with pytest.raises(ValueError, match=r"learned tensors that this .* has no place for, first"):
+            build(name, tiny_clip, NAMES, **settings).load_official(tmp_path / "deep.pt")
+    build("maple", tiny_clip, NAMES, depth=4).load_official(tmp_path / "deep.pt")
+
+
+def test_prompts_of_another_sentence_or_choice_are_refused(tiny_clip, tmp_path):
+    file = build("maple", tiny_clip, NAMES, seed=3).save(tmp_path / "prompts.safetensors")
+    for settings in ({"init": None}, {"init": "a sketch of one"}):
+        with pytest.raises(ValueError, match="its prompts sit in the text as"):
+            build("promptalign", tiny_clip, NAMES, **settings).load(file)
+    build("maple_tpt", tiny_clip, NAMES, variant="A").load(file)                 # drops the tail on purpose
+    method = build("maple", tiny_clip, NAMES)
+    with pytest.raises(ValueError, match="seed 3"):
+        method.load(file, seed=7)
+    with pytest.raises(TypeError, match="sead"):
+        method.load(file, sead=3)
+    with pytest.raises(FileNotFoundError, match="(?s)no prompts in .*: seed 3"):    # whatever its name is
+        method.load(tmp_path, trained_on="")
+    assert method.load(tmp_path, trained_on="", seed=3).prompts_from == "prompts.safetensors"
+    with pytest.raises(FileNotFoundError, match="init is 'a photo of a' there and 'a picture of a' here"):
+        build("maple", tiny_clip, NAMES, init="a picture of a", seed=3).load(tmp_path, trained_on="")
+
+
+def test_a_refused_class_name_changes_nothing(tiny_clip):
+    method = build("coop", tiny_clip, NAMES)
+    with pytest.raises(ValueError):
+        method.set_class_names(["very " * 80, "cat"])
+    assert method.class_names == NAMES and method.predict(torch.zeros(1, 3, 32, 32)).shape == (1, len(NAMES))
+
+
+@pytest.mark.parametrize("name", ["maple", "ivlp", "maple_tpt", "promptalign", "promptsync",
+                                  "promptsync_star"])
+def test_image_prompts_on_a_resnet_are_refused(name):
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3}
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64}
+    clip = Clip(new_model({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True,
+                           "image_mean": None, "image_std": None, "seed": 0}), name="small ResNet")
+    with pytest.raises(ValueError, match="small ResNet has a ResNet image encoder.*coop, cocoop, tpt"):
+        build(name, clip, NAMES)
+    for other in ("zero_shot", "coop", "cocoop", "tpt"):
+        assert build(other, clip, NAMES).predict(torch.zeros(1, 3, 64, 64)).isfinite().all()
+
+
+def test_dtype_of_the_shared_clip_stays(tiny_clip):
+    method = build("coop", tiny_clip, NAMES)
+    for change in (torch.nn.Module.half, torch.nn.Module.double, torch.nn.Module.bfloat16):
+        with pytest.raises(TypeError, match="stay float32.*precision='fp16'"):
+            change(method)
+    assert next(tiny_clip.parameters()).dtype == torch.float32
+
+
+def test_inference_mode_is_told(tiny_clip):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="outside torch.inference_mode"):
+        build("tpt", tiny_clip, NAMES, n_views=4).predict(torch.zeros(1, 3, 32, 32))
 
 
 def test_moving_a_method_takes_the_clip_along():

@@ -18,6 +18,7 @@ from minipsync.results import compare, wilson
 from minipsync.tables import published, to_csv, to_latex, to_markdown, to_text
 
 MINI, FULL = "0123mini", "4567full"
+WORDS = {"n_ctx": 4, "init": "a photo of a"}              # of the CoOp that the tables print
 PARTS = [d for d in published("cross_dataset")["dataset"].unique() if d != "average"]
 
 
@@ -33,16 +34,20 @@ def rows(right, first=0, seconds=0.002):
     return [dict(zip(list(COLUMNS)[:-1], value, strict=True)) for value in values]
 
 
-def describe(method="maple", dataset="sketch", backbone=MINI, prompts="p1", image_seed=0, source="s",
+def describe(method="maple", dataset="sketch", backbone=MINI, prompts=None, image_seed=0, source="s",
              code="c", classes="3, abc", **config):
     """As evaluation.describe_run; `seed` is one of the config."""
     return {"method": method, "dataset": dataset, "seed": image_seed, "config": {"seed": 1, **config},
-            "prompts": prompts, "source": source, "extra": None, "version": "1", "code": code,
-            "backbone": backbone, "precision": "fp32", "classes": classes, "images": "9, def"}
+            "prompts": prompts or f"p{config.get('seed', 1)}", "source": source, "extra": None,
+            "version": "1", "code": code, "backbone": backbone, "precision": "fp32", "classes": classes,
+            "images": "9, def"}
 
 
-def write(folder, right, rank=None, first=0, seconds=0.002, **run):
-    with RecordFile(folder, describe(**run), rank) as file:
+def write(folder, right, rank=None, first=0, seconds=0.002, facts=None, **run):
+    about = describe(**run)
+    facts = {"origin": "mini" if about["backbone"] == MINI else "full", "model": "ViT-B-16/openai",
+             "trained_on": "imagenet"} | (facts or {})
+    with RecordFile(folder, about, rank, facts) as file:
         file.append(rows(right, first, seconds))
     return file.path
 
@@ -122,7 +127,7 @@ def test_no_folder(tmp_path):
 # ---- seeds and settings -----------------------------------------------------------------------------
 def test_seeds_are_averaged(tmp_path):
     for seed, k in ((1, 50), (2, 60), (3, 70)):
-        write(tmp_path, ones(k), method="coop", seed=seed, prompts=f"p{seed}")
+        write(tmp_path, ones(k), method="coop", seed=seed, **WORDS)
         write(tmp_path, ones(k), method="tpt", prompts=f"p{seed}", source=f"s{seed}")  # prompts from outside
     table = report("domain_generalisation", load_runs(tmp_path), "mini")
     for method in ("CoOp", "TPT"):
@@ -134,13 +139,13 @@ def test_seeds_are_averaged(tmp_path):
 
 
 def test_only_the_images_of_all_seeds_count(tmp_path):
-    write(tmp_path, ones(60), method="coop", seed=1)
-    write(tmp_path, ones(10, 40), method="coop", seed=2, prompts="p2")           # still at work
+    write(tmp_path, ones(60), method="coop", seed=1, **WORDS)
+    write(tmp_path, ones(10, 40), method="coop", seed=2, **WORDS)                # still at work
     table = report("domain_generalisation", load_runs(tmp_path), "mini")
     row = cells(table, method="CoOp", dataset="mini sketch")
     assert row[["ours", "n", "seeds"]].tolist() == [pytest.approx((100 + 25) / 2), 40, 2]
     assert table.attrs["left_out"].startswith("60 record(s) of coop on sketch")
-    write(tmp_path, "1", first=500, method="coop", seed=3, prompts="p3")
+    write(tmp_path, "1", first=500, method="coop", seed=3, **WORDS)
     with pytest.raises(ValueError, match="3 seeds of coop on sketch have no image in common"):
         report("domain_generalisation", load_runs(tmp_path), "mini")
 
@@ -204,10 +209,10 @@ def test_full_stands_beside_the_paper_and_mini_does_not(tmp_path):
     other = cells(table, method="maple [depth=2]", dataset="ood_average")
     assert other["ours"] == pytest.approx(65) and math.isnan(other["published"])
     assert cells(table, method="CLIP", dataset="v2")["published"] == 60.86
-    assert table.attrs["left_out"] == "1 run(s) of the mini benchmark"
+    assert table.attrs["left_out"] == "1 run(s) of other benchmarks than full"
     table = report("domain_generalisation", load_runs(tmp_path), "mini")
     assert cells(table, dataset="mini sketch")["ours"] == 100 and table["ours"].count() == 1
-    assert table.attrs["left_out"] == "8 run(s) of the full benchmark"
+    assert table.attrs["left_out"] == "8 run(s) of other benchmarks than mini"
 
 
 def test_what_no_paper_printed_still_has_its_table(tmp_path):
@@ -218,6 +223,79 @@ def test_what_no_paper_printed_still_has_its_table(tmp_path):
     assert len(table) == len(published("domain_generalisation")) + 5
     assert cells(table, method="MaPLe", dataset="r")["published"] == 76.98
     assert str(table["n"].dtype) == "Int64"
+
+
+@pytest.mark.parametrize(("method", "settings", "facts", "label", "dataset", "published"), [
+    ("promptalign", {}, {}, "PromptAlign", "sketch", 50.23),
+    ("promptalign", {"steps": 2}, {}, "promptalign [steps=2]", "sketch", None),       # alone, and yet told
+    ("promptalign", {"fine_grained": True}, {}, "promptalign [fine_grained=True]", "sketch", None),
+    ("tpt", {"start": "coop"}, {}, "TPT+CoOp", "sketch", 49.29),
+    ("tpt", {"start": "coop", "steps": 2}, {}, "tpt [start=coop, steps=2]", "sketch", None),
+    ("coop", WORDS, {}, "CoOp", "sketch", 47.99),
+    ("coop", {"n_ctx": 16, "init": None}, {}, "coop [n_ctx=16]", "sketch", None),
+    ("maple", {}, {"model": "ViT-B-32/openai"}, "MaPLe (ViT-B-32/openai)", "sketch", None),
+    ("maple", {}, {"model": "ViT-B-16/mine.pt"}, "MaPLe (ViT-B-16/mine.pt)", "sketch", None),
+    ("zero_shot", {}, {"model": "RN50/openai"}, "CLIP", "sketch", 33.37),
+    ("maple", {}, {"origin": "partial"}, "MaPLe", "sketch (partial)", None)])
+def test_printed_numbers_stand_beside_runs_as_theirs_only(tmp_path, method, settings, facts, label, dataset,
+                                                          published):
+    write(tmp_path, ones(60), backbone=FULL, method=method, facts=facts, **settings)
+    table = report("domain_generalisation", load_runs(tmp_path), "full")
+    row = cells(table[table["ours"].notna()])
+    assert row[["method", "dataset", "ours"]].tolist() == [label, dataset, 60]
+    assert math.isnan(row["published"]) if published is None else row["published"] == published
+    assert (row["verdict"] == "") == (published is None)
+
+
+def test_own_data_are_a_benchmark_of_their_own(tmp_path):
+    write(tmp_path, ones(60), backbone=FULL, facts={"origin": "own"})     # a folder that is called "sketch"
+    write(tmp_path, ones(50), method="zero_shot", facts={"origin": "own"})
+    runs = load_runs(tmp_path)
+    for benchmark in ("mini", "full"):
+        with pytest.raises(ValueError, match="no run belongs"):
+            report("paired", runs, benchmark)
+    assert set(report("latency", runs, "own")["dataset"]) == {"own sketch"}
+
+
+def test_prompts_from_elsewhere_are_left_out_of_transfer(tmp_path):
+    write(tmp_path, ones(60), dataset="animals", method="coop", facts={"trained_on": "animals"}, **WORDS)
+    write(tmp_path, ones(50), dataset="animals", method="cocoop")
+    table = report("cross_dataset", load_runs(tmp_path), "mini")
+    assert cells(table[table["ours"].notna()])["method"] == "CoCoOp"
+    assert table.attrs["left_out"] == "1 run(s) with prompts that were not learned on imagenet"
+
+
+def test_the_same_prompts_under_two_seeds_are_one_seed(tmp_path):
+    write(tmp_path, ones(60), seed=1, prompts="p")
+    write(tmp_path, ones(60), seed=7, prompts="p")
+    table = report("domain_generalisation", load_runs(tmp_path), "mini")
+    assert cells(table, method="MaPLe", dataset="mini sketch")["seeds"] == 1
+    assert table.attrs["left_out"] == "1 run(s) of maple on sketch, with the prompts of another seed"
+
+
+def test_how_many_images_were_asked_for(tmp_path):
+    write(tmp_path, ones(60), facts={"images": 1000, "skipped": ["x.png"]})
+    row = cells(report("latency", load_runs(tmp_path), "mini"), method="maple")
+    assert row[["n", "of"]].tolist() == [100, 1000]
+
+
+def test_imagenet_itself_was_printed_in_another_list(tmp_path):
+    write(tmp_path, ones(70), dataset="imagenet", backbone=FULL, method="tpt")
+    four(tmp_path, FULL)
+    table = report("domain_generalisation", load_runs(tmp_path), "full")
+    assert cells(table, method="TPT", dataset="imagenet")[["published", "ours"]].tolist() == [68.98, 70]
+    assert cells(table, method="MaPLe", dataset="ood_average")["published"] == 60.28
+    assert set(table["dataset"]) == {"imagenet", "v2", "sketch", "a", "r", "ood_average"}
+
+
+def test_the_printed_ablation_of_promptalign(tmp_path):
+    for settings in ({}, {"weight": 0.0}, {"entropy": False}, {"weight": 7.0}):
+        write(tmp_path, ones(60), dataset="a", method="promptalign", backbone=FULL,
+              **{"weight": 100.0, "entropy": True, **settings})
+    table = report("ablation", load_runs(tmp_path), "full")
+    printed = {(row.weight, row.entropy): row.published for row in table.itertuples()}
+    assert [printed[key] for key in ((100, True), (0, True), (100, False))] == [59.37, 58.08, 50.85]
+    assert math.isnan(printed[7, True])
 
 
 def test_cross_dataset_and_pug(tmp_path):
@@ -381,7 +459,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="benchmark='medium': expected"):
         report("paired", runs, "medium")
     for name in set(TABLES) - {"latency", "cross_dataset"}:
-        says = rf"'{name}'.*maple on animals; left out: 1 run\(s\) of the full"
+        says = rf"'{name}'.*maple on animals; left out: 1 run\(s\) of other"
         with pytest.raises(ValueError, match=says):
             report(name, runs, "mini")
     with pytest.raises(ValueError, match="there is no run of it"):

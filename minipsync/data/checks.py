@@ -54,5 +54,5 @@ def settle(name: str, where: Path, problems: list[str], partial: bool, mend: str
     told = f"data set {name!r} in {str(where)!r} is not the published one: {'; '.join(problems)}."
     if not partial:
         raise ValueError(f"{told} {mend} To work with an incomplete copy, say "
-                         "benchmark('full', partial=True); its numbers are not the papers'.")
-    warnings.warn(f"{told} Going on, as partial=True says; numbers are not the papers'.", stacklevel=4)
+                         "benchmark('full', partial=True) or --partial; its numbers are not the papers'.")
+    warnings.warn(f"{told} Going on, as `partial` says; numbers are not the papers'.", stacklevel=4)

@@ -20,14 +20,20 @@ class Dataset:
     read:        index -> PIL image in RGB.
     templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
     fingerprint: stands for the files that the pictures are made of, where that is known.
+    origin:      "mini", "full", "partial" (an incomplete copy of one of the full benchmark) or "own"; "" if
+                 nobody said so. Decides what a number measured on it may be compared with.
+
+    whole:       of one of the `halves`: the labels of the whole data set, and this half's places in it.
 
     Raises ValueError for labels that do not fit the ids or the class names.
     """
 
+    whole: tuple[np.ndarray, list[int]] | None = None
+
     def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
                  read: Callable[[int], Image.Image], templates: Sequence[str] = (TEMPLATE,),
-                 split: str = "test", fingerprint: str = ""):
-        self.name, self.split, self.fingerprint = name, split, fingerprint
+                 split: str = "test", fingerprint: str = "", origin: str = ""):
+        self.name, self.split, self.fingerprint, self.origin = name, split, fingerprint, origin
         self.class_names = list(class_names)
         self.templates = [templates] if isinstance(templates, str) else list(templates)
         self.labels, self._ids, self._read = np.asarray(labels), list(ids), read
@@ -57,8 +63,9 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The pictures `indices`, with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
-        return Dataset(self.name, self.class_names, self.labels[rows], [self._ids[i] for i in rows],
-                       lambda i: self._read(rows[i]), self.templates, self.split, self.fingerprint)
+        ids, read = [self._ids[i] for i in rows], lambda i: self._read(rows[i])
+        return Dataset(self.name, self.class_names, self.labels[rows], ids, read, self.templates, self.split,
+                       self.fingerprint, self.origin)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
         """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""
@@ -72,8 +79,11 @@ class Dataset:
     def halves(self) -> tuple[Dataset, Dataset]:
         """Base and novel: the first half of the classes (the larger where their number is odd) and the rest,
         each with labels from 0 (METHODS 3.5)."""
-        n = len(self.class_names)
-        return self.of_classes(range((n + 1) // 2)), self.of_classes(range((n + 1) // 2, n))
+        n, border = len(self.class_names), (len(self.class_names) + 1) // 2
+        base, novel = self.of_classes(range(border)), self.of_classes(range(border, n))
+        base.whole = self.labels, np.flatnonzero(self.labels < border).tolist()
+        novel.whole = self.labels, np.flatnonzero(self.labels >= border).tolist()
+        return base, novel
 
     def __repr__(self) -> str:
         return (f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, "

@@ -55,14 +55,27 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
                              f"({', '.join(SUFFIXES)}); add some or remove the folder")
         files += found
         labels += [label] * len(found)
+    if deep := [name for name in folders if not any(f.suffix.lower() in SUFFIXES
+                                                    for f in (root / name).iterdir())]:
+        warnings.warn(f"the class folder {deep[0]!r} in {str(root)!r} has pictures in its sub-folders only; "
+                      "if those are the classes, name this folder instead", stacklevel=2)
     if strange:
         warnings.warn(f"{len(strange)} pictures in {str(root)!r} are left out, first {strange[0].name!r}; "
                       f"expected {', '.join(SUFFIXES)}: convert them", stacklevel=2)
     ids = [f.relative_to(root).as_posix() for f in files]
     if odd := [i for i in ids if i.encode(errors="replace").decode() != i or {"\n", "\r"} & {*i}]:
         raise ValueError(f"the file name {odd[0]!r} in {str(root)!r} cannot be kept in records; rename it")
-    return Dataset(root.name, _names(root, folders, class_names), labels, ids, lambda i: open_image(files[i]),
-                   templates)
+    names = _names(root, folders, class_names)
+    warn_of_twins(names, str(root))
+    return Dataset(root.resolve().name, names, labels, ids, lambda i: open_image(files[i]), templates,
+                   origin="own")
+
+
+def warn_of_twins(names: Sequence[str], where: str) -> None:
+    """Two classes of one name are one sentence to CLIP: a picture of the second counts as wrong."""
+    if twins := sorted({name for name in names if list(names).count(name) > 1}):
+        warnings.warn(f"{len(twins)} class names in {where!r} stand for several classes, first {twins[0]!r}; "
+                      "CLIP cannot tell those apart: give them names of their own", stacklevel=3)
 
 
 def _names(root: Path, folders: list[str], given: Sequence[str] | dict[str, str] | None) -> list[str]:

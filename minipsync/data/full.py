@@ -9,13 +9,12 @@ import os
 from pathlib import Path
 
 from .dataset import Dataset
-from .folders import folder
 from .imagenet import FOLDERS, load_folders
-from .shards import webdataset
+from .own import half_of, own_data, split_half
 from .splits import PARTS, SPLITS, load_split
 
+BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}          # MaPLe's training for its base-to-new tables, depth 9
 ROOT = "MINIPSYNC_ROOT"                            # environment variable that stands for `root`
-OWN = {"folder:": folder, "wds:": webdataset}      # names of one's own data: "folder:/path", "wds:/path"
 
 
 class Full:
@@ -37,18 +36,19 @@ class Full:
                                     "'imagenet', 'caltech-101' and so on")
 
     def dataset(self, name: str, split: str = "test") -> Dataset:
-        """The data set `name`, or one's own: "folder:/path" (`folder`) and "wds:/path" (`webdataset`).
+        """The data set `name`, a half of it ("dtd_base", "dtd_novel"), or one's own: "folder:/path"
+        (`folder`) and "wds:/path" (`webdataset`).
 
         split: "test", "train" (imagenet, the transfer sets) or "val" (the transfer sets). ImageNet's test
         split is its validation set, as in all the papers; one's own data are what the path holds, whatever
         the split is called. Raises ValueError for an unknown name or split and for a copy that is not as
         published, FileNotFoundError for one that is not there, with where it should be.
         """
-        for prefix, load in OWN.items():
-            if name.startswith(prefix):
-                data = load(name.removeprefix(prefix))
-                data.split = split
-                return data
+        if (own := own_data(name, split)) is not None:
+            return own
+        stem, half = split_half(name)
+        if half and stem in self.names:
+            return half_of(self.dataset(stem, split), half)
         if name not in self.names:
             close = difflib.get_close_matches(name, self.names, 1)
             raise ValueError(f"unknown data set {name!r}{f', did you mean {close[0]!r}?' if close else ''}; "
@@ -59,19 +59,28 @@ class Full:
                              f"expected one of: {', '.join(splits)}")
         if self.root is None:
             raise ValueError("the full benchmark needs to know where the data sets lie: benchmark('full', "
-                             f"root='/path'), or the environment variable {ROOT}")
+                             f"root='/path'), --root /path, or the environment variable {ROOT}")
         load = load_folders if name in FOLDERS else load_split
         return load(name, split, self.root, self.partial)
 
-    def settings(self, method: str, dataset: str | None = None) -> dict:
+    @staticmethod
+    def settings(method: str, dataset: str | None = None) -> dict:
         """What differs from the defaults of `method`, which are those for ImageNet, on `dataset`.
 
         The ten transfer sets are the papers' fine-grained ones: other rates (PromptAlign), AugMix (TPT).
+        "maple.fit" and so on name the settings of training: on a base half MaPLe's are those of its
+        base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
         """
+        stem, half = split_half(dataset or "")
+        if method.endswith(".fit"):
+            base = BASE_TO_NEW if half else {}
+            return {"maple.fit": base, "coop.fit": {"epochs": 200} if stem in SPLITS else {}}.get(method, {})
+        if method == "maple":
+            return {"depth": 9} if half else {}
         from ..methods import REGISTRY  # here, so that pictures can be had without torch models
         fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
         switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
-        return {switch: True} if switch and dataset in SPLITS else {}
+        return {switch: True} if switch and stem in SPLITS else {}
 
     def clip(self, name: str = "ViT-B-16", **settings):
         """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""

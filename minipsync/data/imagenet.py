@@ -96,7 +96,8 @@ def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Da
     order = [key for key in keys if key in found]
     ids = [f"{key}/{picture}" for key in order for picture in found[key]]
     labels = np.repeat([label[key] for key in order], [len(found[key]) for key in order])
-    return Dataset(name, class_names, labels, ids, lambda i: open_image(base / ids[i]), split=split)
+    return Dataset(name, class_names, labels, ids, lambda i: open_image(base / ids[i]), split=split,
+                   origin="partial" if problems else "full")
 
 
 def _classes(spec: Folders) -> tuple[list[str], list[str]]:

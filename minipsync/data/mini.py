@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
+from .own import half_of, own_data, split_half
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
@@ -155,15 +156,21 @@ class Mini:
         return scene
 
     def dataset(self, name: str, split: str = "test") -> Dataset:
-        """The data set `name`.
+        """The data set `name`, a half of it ("animals_base", "animals_novel"), or one's own: "folder:/path"
+        (`folder`) and "wds:/path" (`webdataset`).
 
         split: "test"; "train" (16 scenes per class) for `imagenet` and the ten transfer sets; "val" for the
         transfer sets, 24 scenes per class by the artist of the validation domain, for choosing settings.
         Raises ValueError for an unknown name or split, with the list of good ones.
         """
+        if (own := own_data(name, split)) is not None:
+            return own
+        stem, half = split_half(name)
+        if half and stem in NAMES:
+            return half_of(self.dataset(stem, split), half)
         if name not in NAMES:
             raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: "
-                             f"{', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+                             f"{', '.join(NAMES)}, 'folder:/path' or 'wds:/path'.{did_you_mean(name, NAMES)}")
         good = ("test", "train", "val") if name in TRANSFER else ("test", *["train"] * (name == "imagenet"))
         if split not in good:
             raise ValueError(f"data set {name!r} has no split {split!r}, expected "
@@ -195,9 +202,10 @@ class Mini:
 
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
                        [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
-                       split, _fingerprint())
+                       split, _fingerprint(), "mini")
 
-    def settings(self, method: str, dataset: str | None = None) -> dict:
+    @staticmethod
+    def settings(method: str, dataset: str | None = None) -> dict:
         """What differs from the paper's settings of `method` on these small pictures.
 
         "coop.fit", "maple.fit" and so on name the settings of training, which are others on `imagenet` than
@@ -205,7 +213,7 @@ class Mini:
         Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
         """
         chosen = json.loads((ASSETS / "settings.json").read_text())
-        own = chosen.get(f"{method} transfer") if dataset in TRANSFER else None
+        own = chosen.get(f"{method} transfer") if split_half(dataset or "")[0] in TRANSFER else None
         found = own or chosen.get(method, {})
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .checks import some
 from .dataset import TEMPLATE, Dataset
-from .folders import SUFFIXES, open_image
+from .folders import SUFFIXES, open_image, warn_of_twins
 
 
 def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
@@ -42,8 +42,9 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
             file.seek(at)
             return open_image(io.BytesIO(file.read(size)))
 
-    return Dataset(home.name, names, [s[4] for s in samples], [f"{s[0].name}/{s[1]}" for s in samples], read,
-                   templates)
+    warn_of_twins(names, str(path))
+    return Dataset(home.resolve().name, names, [s[4] for s in samples],
+                   [f"{s[0].name}/{s[1]}" for s in samples], read, templates, origin="own")
 
 
 def _shards(path: Path) -> list[Path]:

@@ -97,7 +97,8 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
     return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   lambda i: open_image(base / items[i][0]), templates, split)
+                   lambda i: open_image(base / items[i][0]), templates, split,
+                   origin="partial" if problems else "full")
 
 
 def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:

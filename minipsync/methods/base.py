@@ -5,6 +5,7 @@ prompts on the test image is a `TestTimeMethod` (episodes.py).
 """
 
 import warnings
+from dataclasses import asdict
 from typing import ClassVar
 
 import torch
@@ -41,12 +42,16 @@ class Method(nn.Module):
     Config:  frozen dataclass of settings; unknown or ill-typed ones raise ValueError and list the good ones.
     recipe:  the training settings of the paper, or None where nothing is trained.
     accepts: names of the methods whose saved prompts `load` takes, beside its own.
+    keeps:   the attribute with what it keeps of its source ("statistics", "prototypes"); "" for nothing.
+    prompt_settings: fields of Config that shape the prompts themselves; None: all of them do.
     """
 
     name: ClassVar[str] = ""
     Config: ClassVar[type]
     recipe: ClassVar[training.TrainConfig | None] = None
     accepts: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[str] = ""
+    prompt_settings: ClassVar[tuple[str, ...] | None] = None
     image_batch: ClassVar[int] = 128                 # images per encoder call: bounds memory, not the result
 
     def __init__(self, clip, class_names, config=None, **settings):
@@ -63,7 +68,7 @@ class Method(nn.Module):
         self.learner = self.make_learner()
         if self.learner is not None:
             self.learner.to(clip.device)
-        self.trained_on, self.history = "", []
+        self.trained_on, self.prompts_from, self.history = "", "", []
         self.at_most = None                          # images at a time, once memory has run out with more
         self.set_class_names(self.class_names)
 
@@ -105,10 +110,9 @@ class Method(nn.Module):
         if getattr(self.learner, "n_classes", None) is not None and names != self.class_names:
             raise ValueError(f"{self.name}: class-specific prompts belong to the classes they were made for "
                              f"({self.class_names[:3]}…), not to {names[:3]}…; use class_specific=False")
-        self.class_names = names
-        if self.learner is not None:
+        if self.learner is not None:                 # raises for a name that is too long
             self.packed = self.learner.packing(names).to(self.clip.device)
-        self._text = None
+        self.class_names, self._text = names, None
         return self
 
     # ---- prediction ----
@@ -197,9 +201,11 @@ class Method(nn.Module):
                              f"({self.class_names[0]}, …); build it with train_set.class_names")
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
         config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
+        about = {"method": self.name, "config": asdict(self.config), "classes": self.class_names,
+                 "data": [getattr(train_set, "name", ""), getattr(train_set, "fingerprint", "")]}
         self.history = training.fit(self.parameters(), self.loss, train_set, config, self.clip,
-                                    checkpoint=checkpoint, progress=progress, name=self.name)
-        self.trained_on = getattr(train_set, "name", "")
+                                    checkpoint=checkpoint, progress=progress, name=self.name, about=about)
+        self.trained_on, self.prompts_from = getattr(train_set, "name", ""), ""
         return self
 
     def save(self, path):
@@ -208,10 +214,11 @@ class Method(nn.Module):
 
     def load(self, path="auto", **choice):
         """Read prompts from a file that `save` wrote, or "auto": those shipped for this backbone, or a folder
-        of such files, of which the one that fits is taken.
+        of such files, of which the one that was trained with this method's settings is taken.
 
-        `choice` (trained_on="imagenet", seed=1) narrows "auto" and a folder down. Prompts of another
-        backbone, method or shape raise ValueError. Returns self."""
+        `choice` (trained_on="imagenet", seed=1) narrows "auto" and a folder down; without a seed it is the
+        config's, and for a method that only takes prompts the lowest. Prompts of another backbone, method or
+        shape raise ValueError, and where none fit FileNotFoundError says why. Returns self."""
         files.load(self, path, **choice)
         return self
 

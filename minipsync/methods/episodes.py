@@ -34,6 +34,7 @@ class TestTimeMethod(Method):
     episodes."""
 
     __test__ = False                                 # the name begins with Test, but it is none of pytest's
+    prompt_settings = ("n_ctx", "depth", "init", "coupled")        # the others are of the tuning
     prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
 
     def __init__(self, clip, class_names, config=None, **settings):
@@ -81,13 +82,16 @@ class TestTimeMethod(Method):
             (scale * losses["loss"].sum()).backward()
             for p in params.values():
                 p.grad /= scale
-            optimizer.step()
+            careful_step(optimizer, params)
             history.append({k: v.detach() for k, v in losses.items()})
         return {k: torch.stack([h[k] for h in history]) for k in history[0]} if history else {}
 
     @torch.no_grad()
     def predict_views(self, views):
         """views [B,V,3,S,S], view 0 the image itself -> logits [B,C] of view 0 after tuning on all views."""
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(f"{self.name} tunes prompts while it predicts and needs gradients: call it "
+                               "outside torch.inference_mode(); torch.no_grad() does no harm")
         size = self.clip.image_size
         if views.ndim != 5 or views.shape[2:] != (3, size, size):
             raise ValueError(f"{self.name}: views have shape {tuple(views.shape)}; expected "
@@ -130,3 +134,15 @@ class TestTimeMethod(Method):
         """How many images to run at once: `episodes_in_memory` with the views that get a gradient."""
         chosen = max(1, int(self.config.n_views * self.config.selection))
         return self.episodes_in_memory(chosen if self.prompts_images else 0)
+
+
+def careful_step(optimizer, params):
+    """`optimizer.step()` for leaves [B, ...]; an image with a gradient that is not finite (float16 overflows)
+    keeps its prompts, as the codes' GradScaler skips its step (METHODS 6)."""
+    finite = torch.stack([p.grad.flatten(1).isfinite().all(1) for p in params.values()]).all(0)         # [B]
+    before = None if finite.all() else {k: p.detach().clone() for k, p in params.items()}
+    optimizer.step()
+    if before is not None:
+        with torch.no_grad():
+            for k, p in params.items():
+                p[~finite] = before[k][~finite]

@@ -1,6 +1,7 @@
 """Prompt files: safetensors plus metadata that says what the prompts belong to."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from ..tensors import read_checkpoint, write_tensors
 
 FORMAT = "minipsync-prompts-1"
+LEARNED = re.compile(r"^(ctx$|proj\.|compound_prompt|meta_net\.)|VPT")      # names in official checkpoints
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
 
 
@@ -33,27 +35,37 @@ def load(method, path="auto", **choice):
     elif (path := Path(path).expanduser()).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
-    reason = misfit(method, tensors, metadata)
+    reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
     if reason:
         raise ValueError(f"{path}: {reason}")
     method.learner.load_state_dict(tensors)
-    method.trained_on = metadata.get("trained_on", "")
+    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), path.name
     method.history = json.loads(metadata.get("history", "[]"))
 
 
 def load_official(method, path):
     """Put the prompts of an official checkpoint (Dassl's layout) into the learner of `method`."""
-    state = read_checkpoint(path)
+    if method.learner is None:
+        raise TypeError(f"{method.name} has no prompts to load; just predict")
+    state = {k.removeprefix("module.").removeprefix("prompt_learner."): v for k, v in
+             read_checkpoint(path).items()}
     own = method.learner.state_dict()
-    names = {k: next((n for n in (k, f"prompt_learner.{k}") if n in state), None) for k in own}
+    names = {k: k if k in state else None for k in own}
     for name, found in names.items():
         if found is None:
             raise ValueError(f"{name} of this {method.name} is not in the state_dict of {path}; it has "
                              f"{', '.join(k for k in state if 'resblocks' not in k)[:500]}")
-        if state[found].shape != own[name].shape:
+        if not isinstance(state[found], torch.Tensor) or state[found].shape != own[name].shape:
             raise ValueError(f"{path}: {found} has shape {list(state[found].shape)}, this {method.name} "
                              f"wants {list(own[name].shape)}; build it with the settings of the checkpoint")
-    method.learner.load_state_dict({k: state[n].float() for k, n in names.items()})
+        if not state[found].isfinite().all():
+            raise ValueError(f"{path}: {found} contains NaN or infinity; take another checkpoint")
+    if more := [k for k in state if LEARNED.search(k) and k not in own]:
+        raise ValueError(f"{path} has {len(more)} learned tensors that this {method.name} has no place for, "
+                         f"first {more[0]}: it is of another method, or deeper; build it with the "
+                         "checkpoint's settings, as depth=9")
+    method.learner.load_state_dict({k: state[k].float() for k in own})
+    method.trained_on, method.prompts_from, method.history = "", Path(path).name, []
 
 
 def read(path):
@@ -90,8 +102,8 @@ def misfit(method, tensors, metadata):
         return (f"{name} has shape {theirs.get(name, 'none')}, this {method.name} wants "
                 f"{ours.get(name, 'none')}; it was made with {metadata['config']}")
     layout, own = json.loads(metadata["layout"]), _layout(method)
-    if metadata["method"] != method.name:
-        own["tail"] = layout["tail"]                      # MaPLe + TPT, variant A, drops it on purpose
+    if getattr(method.config, "variant", "") == "A":
+        own["tail"] = layout["tail"]                      # this MaPLe + TPT drops it, as its code does
     if layout != own:
         return f"its prompts sit in the text as {layout}, here as {own}; build with {metadata['config']}"
     if layout["n_classes"] is not None and json.loads(metadata["class_names"]) != method.class_names:
@@ -102,24 +114,23 @@ def misfit(method, tensors, metadata):
 
 
 def find(method, folder=None, *, trained_on="imagenet", seed=None):
-    """The file in `folder`, or in the package, for this method and backbone: the nearest in config, then the
-    lowest seed."""
+    """The file in `folder`, or in the package, with prompts as this method would train them: for its backbone
+    and settings, and with `seed`, or the method's own; for a method that only takes prompts, the lowest."""
     folder = SHIPPED if folder is None else Path(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
-    for path in sorted(p for m in names for p in folder.glob(f"{m}_*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("method") not in names:
+                continue
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
-        reason = misfit(method, tensors, metadata)
-        if not reason and trained_on != metadata["trained_on"]:
-            reason = f"trained on {metadata['trained_on']!r}"
-        if not reason and seed not in (None, config.get("seed")):
-            reason = f"seed {config.get('seed')}"
-        differing = sum(getattr(method.config, k, v) != v for k, v in config.items())
+        reason = (misfit(method, tensors, metadata) or _other_choice(metadata, trained_on)
+                  or _other_training(method, config, seed))
         if reason:
             others.append(f"\n  {path.name}: {reason}")
         else:
-            fits.append((differing, config.get("seed", 0), path.name, path))
+            fits.append((config.get("seed", 0), path.name, path))
     if not fits:
         wanted = f"trained_on={trained_on!r}" + (f", seed={seed}" if seed is not None else "")
         first = "".join(others[:5]) + (f"\n  and {len(others) - 5} more" if len(others) > 5 else "")
@@ -128,6 +139,28 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
         raise FileNotFoundError(f"no {what} fit {method.name} on {method.clip.name} ({wanted}); "
                                 f"fit and save your own. {place} for this method: {first or 'none'}")
     return min(fits)[-1]
+
+
+def _other_choice(metadata, trained_on=None, seed=None):
+    """In what the prompts of a file are not those that were asked for by name; empty if in nothing."""
+    if trained_on not in (None, metadata["trained_on"]):
+        return f"trained on {metadata['trained_on']!r}"
+    theirs = json.loads(metadata["config"]).get("seed")
+    return "" if seed in (None, theirs) else f"seed {theirs}"
+
+
+def _other_training(method, config, seed):
+    """In which setting the prompts of a file with this config were trained otherwise; empty if in none."""
+    if seed is None and method.prompt_settings is None:
+        seed = getattr(method.config, "seed", None)
+    if seed not in (None, config.get("seed")):
+        return f"seed {config.get('seed')}"
+    names = config if method.prompt_settings is None else method.prompt_settings
+    for name in (n for n in names if n != "seed" and n in config and hasattr(method.config, n)):
+        theirs, ours = config[name], getattr(method.config, name)
+        if json.dumps(theirs) != json.dumps(ours):
+            return f"{name} is {theirs!r} there and {ours!r} here"
+    return ""
 
 
 def _layout(method):

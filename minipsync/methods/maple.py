@@ -31,9 +31,6 @@ class MaPLeConfig:
         require(self.depth >= 1, "maple", "depth", self.depth, "1 or more layers")
 
 
-BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}                        # fit(train, **BASE_TO_NEW), with depth=9
-
-
 @register
 class MaPLe(Method):
     """Multi-modal prompts. Learned: `ctx`, `proj`, `compound_prompts_text`, `compound_prompt_projections`."""

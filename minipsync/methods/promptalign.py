@@ -64,6 +64,7 @@ class PromptAlign(TestTimeMethod):
     name, Config = "promptalign", PromptAlignConfig
     accepts = ("maple",)
     recipe = MaPLe.recipe
+    keeps = "statistics"
 
     def __init__(self, clip, class_names, config=None, **settings):
         super().__init__(clip, class_names, config, **settings)
@@ -79,6 +80,14 @@ class PromptAlign(TestTimeMethod):
 
     @statistics.setter
     def statistics(self, value):
+        if value is not None:
+            if value.prompts and (reason := value.misfit(self.clip, self.learner)):
+                raise ValueError(f"promptalign: {reason}; method.prepare(source_set) computes fitting ones")
+            tokens = len(self.clip.model.visual.positional_embedding) + self.config.n_ctx
+            shape, need = tuple(value.means.shape), (len(self.blocks), tokens, self.clip.vision_width)
+            if len(value.means) <= max(self.blocks) or shape[1:] != need[1:]:
+                raise ValueError(f"promptalign: source statistics of shape {shape}, expected {need} or more "
+                                 "layers: layers, tokens with prompts, channels")
         self._statistics, self._made_for = value, self.copy_prompts()
 
     def _apply(self, fn, recurse=True):
@@ -99,15 +108,19 @@ class PromptAlign(TestTimeMethod):
     def objective(self, chosen, params):
         c, prompts = self.config, self.learner(params)
         text = self.clip.encode_text(self.packed, prompts.text)                        # [B, C, D]
-        image, inputs = self.clip.encode_image(chosen, prompts.vision, self.blocks)    # [B, k, D]
+        blocks = self.blocks if self.statistics is not None else ()
+        image, inputs = self.clip.encode_image(chosen, prompts.vision, ("cls", *blocks))    # [B, k, D]
         entropy = marginal_entropy(self.clip.logit_scale * image @ text.mT)            # [B]
-        align = moment_alignment([inputs[k] for k in self.blocks],
-                                 [self.statistics.means[k] for k in self.blocks],
-                                 [self.statistics.variances[k] for k in self.blocks])  # [B]
+        align = 0.0 * entropy
+        if blocks:
+            align = moment_alignment([inputs[k] for k in blocks], [self.statistics.means[k] for k in blocks],
+                                     [self.statistics.variances[k] for k in blocks])   # [B]
         loss = c.entropy * entropy + c.weight / (c.align_to - c.align_from) * align
         return {"loss": loss, "entropy": entropy, "align": align}
 
     def adapt(self, views):
+        if not self.config.steps or not self.config.weight:      # then nothing depends on the statistics
+            return super().adapt(views)
         if self.statistics is None:
             raise ValueError("promptalign has no source statistics for these prompts; "
                              "method.prepare(source_set) computes them, "
@@ -133,13 +146,24 @@ class PromptAlign(TestTimeMethod):
     def load(self, path="auto", *, statistics=None, folder=None, source=None, **choice):
         """Read prompts, as `Method.load`, and the statistics that belong to them.
 
-        statistics: a file; None: one in `folder` or in the package that was made for these prompts, else they
-        are computed from the data set `source`, if it is given. Returns self."""
+        statistics: a file; None: one in `folder` or in the package that was made for these prompts on the
+        data set that they were trained on, else they are computed from the data set `source`, if it is
+        given. Returns self."""
         super().load(path, **choice)
         if statistics is not None:
             self.statistics = SourceStatistics.load(statistics, self.clip, self.learner)
         else:
-            self.statistics = SourceStatistics.find(self.clip, self.learner, folder)
-            if self.statistics is None and source is not None:
-                self.prepare(source)
+            self.use_source(folder, source)
+        return self
+
+    def find_source(self, folder=None):
+        """The statistics in `folder` or in the package that belong to the present prompts, or None."""
+        source = {"source": self.trained_on} if self.trained_on else {}
+        return SourceStatistics.find(self.clip, self.learner, folder, **source)
+
+    def use_source(self, folder=None, source_set=None):
+        """Take what `find_source` finds; where that is nothing, compute it from `source_set`, if given."""
+        self.statistics = self.find_source(folder)
+        if self.statistics is None and source_set is not None:
+            self.prepare(source_set)
         return self

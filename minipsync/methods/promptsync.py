@@ -24,7 +24,7 @@ from ..losses import discrimination, marginal_entropy, prototype_alignment, sele
 from ..prototypes import image_prototypes, source_samples
 from ..views import content_seed, make_views
 from .base import register
-from .episodes import Adapted
+from .episodes import Adapted, careful_step
 from .maple import MaPLe
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
 from .promptsync_source import PrototypeMethod
@@ -79,7 +79,8 @@ class PromptSync(PrototypeMethod):
         if history:
             for k, p in theta_0.items():
                 p.grad = mean[k]
-            OPTIMIZERS[c.optimizer](theta_0.values(), lr=c.lr, weight_decay=c.weight_decay).step()
+            optimizer = OPTIMIZERS[c.optimizer](theta_0.values(), lr=c.lr, weight_decay=c.weight_decay)
+            careful_step(optimizer, theta_0)
         stacked = {k: torch.stack([h[k] for h in history]) for k in history[0]} if history else {}
         return Adapted({k: p.detach() for k, p in theta_0.items()}, stacked, selected, views[:, :1])
 

@@ -1,15 +1,19 @@
 """The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
 
+import hashlib
+
 from ..data.mini import Mini
 from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import Prototypes, SourceSampler, text_prototypes
-from ..training import few_shot
+from ..training import few_shot_images
 from .episodes import TestTimeMethod
 
 
 class PrototypeMethod(TestTimeMethod):
     """A test-time method that knows its source: `prototypes` of its classes, and `source`, a sampler of its
     images. Both belong to the present prompts, and go when others are loaded."""
+
+    keeps = "prototypes"
 
     def __init__(self, clip, class_names, config=None, **settings):
         super().__init__(clip, class_names, config, **settings)
@@ -18,6 +22,15 @@ class PrototypeMethod(TestTimeMethod):
     @property
     def accepts(self):
         return ("maple" if self.config.coupled else "ivlp", "promptsync", "promptsync_star")
+
+    @property
+    def fingerprint(self):
+        """Which source images L_D draws: records are keyed by it, beside the prototypes themselves."""
+        data = getattr(self.source, "dataset", None)
+        if data is None or not self.config.discrimination:
+            return None
+        ids = "\n".join([data.fingerprint, *map(data.image_id, range(len(data)))])
+        return hashlib.sha256(ids.encode()).hexdigest()[:12]
 
     def make_learner(self):
         c = self.config
@@ -54,7 +67,7 @@ class PrototypeMethod(TestTimeMethod):
         The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes.
         checkpoint: see `one_pass`."""
         c = self.config
-        source_set = source_set.subset(few_shot(source_set.labels, c.shots, c.seed))
+        source_set = source_set.subset(few_shot_images(source_set, c.shots, c.seed))
         if prototypes is None:
             recipe = self.recipe_of_prototypes()
             shots = recipe.pop("shots")
@@ -84,18 +97,26 @@ class PrototypeMethod(TestTimeMethod):
         the package, for others no set (then L_D must be off). Returns self."""
         super().load(path, **choice)
         self.use(None)
-        wanted = self.recipe_of_prototypes()
-        if prototypes is not None:
-            found = Prototypes.load(prototypes, self.clip, self.learner)
-            if found.recipe and found.recipe != wanted:
-                raise ValueError(f"{self.name}: {prototypes} was made with {found.recipe}, the settings ask "
-                                 f"for {wanted}; build with those settings, or method.prepare(source_set)")
-        else:
-            found = Prototypes.find(self.clip, self.learner, folder)
-            found = found if found is not None and found.recipe == wanted else None
-        if source is None and self.clip.name == "mini" and self.trained_on in Mini.names:
-            source = Mini().dataset(self.trained_on, split="train")
-        return self.use(found) if source is None else self.prepare(source, prototypes=found)
+        if prototypes is None:
+            return self.use_source(folder, source)
+        found, wanted = Prototypes.load(prototypes, self.clip, self.learner), self.recipe_of_prototypes()
+        if found.recipe and found.recipe != wanted:
+            raise ValueError(f"{self.name}: {prototypes} was made with {found.recipe}, the settings ask "
+                             f"for {wanted}; build with those settings, or method.prepare(source_set)")
+        return self.use_source(None, source, found)
+
+    def find_source(self, folder=None):
+        """The prototypes in `folder` or in the package that belong to the present prompts, or None."""
+        source = {"source": self.trained_on} if self.trained_on else {}
+        return Prototypes.find(self.clip, self.learner, folder, recipe=self.recipe_of_prototypes(), **source)
+
+    def use_source(self, folder=None, source_set=None, prototypes=None):
+        """Take `prototypes`, else what `find_source` finds, else what `source_set` gives; and draw source
+        images from that set, for the mini CLIP by default from the one its prompts were trained on."""
+        found = self.find_source(folder) if prototypes is None else prototypes
+        if source_set is None and self.clip.name == "mini" and self.trained_on in Mini.names:
+            source_set = Mini().dataset(self.trained_on, split="train")
+        return self.use(found) if source_set is None else self.prepare(source_set, prototypes=found)
 
     def class_texts(self, prompts):
         """Features [B, C, D] of the target classes; features and prototypes [B, S, D] of the source's."""

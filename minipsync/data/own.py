@@ -1,0 +1,36 @@
+"""What a benchmark's `dataset` takes beside its own names: one's own data, and halves of a data set."""
+from __future__ import annotations
+
+from .dataset import Dataset
+from .folders import folder
+from .shards import webdataset
+
+OWN = {"folder:": folder, "wds:": webdataset}      # "folder:/path", "wds:/path"
+HALVES = ("base", "novel")
+
+
+def own_data(name: str, split: str) -> Dataset | None:
+    """The data set for "folder:/path" or "wds:/path", whatever the split is called; None for other names.
+
+    Raises ValueError without a path."""
+    for prefix, load in OWN.items():
+        if name.startswith(prefix):
+            if not (path := name.removeprefix(prefix).strip()):
+                raise ValueError(f"{name!r} names no folder; expected {prefix}/path/to/the/pictures")
+            data = load(path)
+            data.split = split
+            return data
+    return None
+
+
+def split_half(name: str) -> tuple[str, str]:
+    """"animals_base" -> ("animals", "base"); ("animals", "") for a whole data set."""
+    stem, _, half = name.rpartition("_")
+    return (stem, half) if half in HALVES else (name, "")
+
+
+def half_of(data: Dataset, half: str) -> Dataset:
+    """Base or novel classes of `data`, named "…_base" or "…_novel", so that records do not mix."""
+    part = data.halves()[HALVES.index(half)]
+    part.name = f"{data.name}_{half}"
+    return part
