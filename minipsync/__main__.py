@@ -9,6 +9,7 @@
 
 import ast
 import importlib.metadata
+import itertools
 import os
 import platform
 import shlex
@@ -147,7 +148,7 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
 
 
 @app.command()
-def prepare(method: Annotated[str, typer.Argument(help="promptalign or promptsync")],
+def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, promptsync or both")],
             dataset: Annotated[str, typer.Option(help="the source: what the prompts were learned on")]
             = "imagenet", benchmark: Bench = "mini", root: Root = "", partial: Partial = False,
             model: Model = "", weights: Weights = "", precision: Precision = "fp32", device: Device = "",
@@ -156,17 +157,20 @@ def prepare(method: Annotated[str, typer.Argument(help="promptalign or promptsyn
             again: Annotated[bool, typer.Option("--again", help="compute what is there, too")] = False,
             out: Source = SOURCE, quiet: Quiet = False):
     """Compute what a method keeps of its source: token statistics or class prototypes."""
-    if method in REGISTRY and not REGISTRY[method].keeps:
-        raise ValueError(f"{method} keeps nothing of its source; expected promptalign or promptsync")
+    if wrong := [name for name in methods if name in REGISTRY and not REGISTRY[name].keeps]:
+        raise ValueError(f"{wrong[0]} keeps nothing of its source; expected promptalign or promptsync")
     own_device = distributed.start()
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
-    for s in _seeds(seed):
-        built = build(method, clip, train.class_names, **{**bench.settings(method), **_parse(settings)})
+    given = _parse(settings)
+    known = set().union(*map(_fields, methods))
+    for method, s in itertools.product(methods, _seeds(seed)):
+        own = {k: v for k, v in given.items() if k in _fields(method) or k not in known}
+        built = build(method, clip, train.class_names, **{**bench.settings(method), **own})
         _find_prompts(built, prompts, train.name, s)
         if built.find_source(out) is not None and not again:
-            _say(f"{built.keeps}: those for {built.prompts_from} are there (--again computes them anew)")
+            _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
             continue
         checkpoint = out / f"{method}_{train.name}_{prompts_fingerprint(built.learner)[:8]}.part"
         built.prepare(train, progress=not quiet, checkpoint=checkpoint)

@@ -146,8 +146,7 @@ def test_all_data_sets_from_the_command_line(tmp_path):
     call(str(root / "tests/lookalikes.py"), "look")
     call(*minipsync, "fit", "maple", *full, "--recipe", "epochs=2", "--recipe", "shots=1", "--recipe",
          "batch_size=250")
-    for method in ("promptalign", "promptsync"):
-        call(*minipsync, "prepare", method, *full, "--set", "n_views=3")
+    call(*minipsync, "prepare", "promptalign", "promptsync", *full)
     names = [*FOLDERS, *SPLITS]
     said = call(*minipsync, "run", "zero_shot", "maple", *full, "--no-gate", "--limit", "2", "--dataset",
                 ",".join(names))

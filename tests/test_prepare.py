@@ -10,8 +10,8 @@ from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from lookalikes import PUG, change, class_folders, split_json, transfer_pictures
-from test_full import expect_small, lookalike
+from lookalikes import PUG, change, class_folders, split_json, transfer_pictures, transfer_set
+from test_full import expect_small
 
 import minipsync as mp
 from data_scripts import download as dl
@@ -250,7 +250,7 @@ def test_what_is_wanted_is_found_at_the_smallest_depth(kind, tmp_path):
 def dtd(server, dead, tmp_path, monkeypatch):
     """`dtd` with a good mirror behind bad ones, as the registry then expects it; -> the root to fill."""
     origin = tmp_path / "origin"
-    lookalike(origin, "dtd")
+    transfer_set(origin, "dtd")
     expect_small(monkeypatch, "dtd")
     server.files |= {"/page": {"body": b"<html>", "headers": {"Content-Type": "text/html"}},
                      "/wrong.json": {"body": b"{}"}, "/split.json":
@@ -387,7 +387,7 @@ def test_other_layouts(server, tmp_path, monkeypatch):
     """A whole folder from inside (aircraft), an archive in an archive (caltech), folders of ids (a)."""
     origin, root = tmp_path / "origin", tmp_path / "root"
     for name in ("fgvc_aircraft", "caltech101"):
-        lookalike(origin, name)
+        transfer_set(origin, name)
         expect_small(monkeypatch, name)
     serve(server, monkeypatch, "fgvc_aircraft", pack(origin / "fgvc_aircraft", "fgvc-2013b/data/", "w:gz"),
           ("fgvc_aircraft", "fgvc-2013b/data"))
