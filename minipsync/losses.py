@@ -6,7 +6,7 @@ here knows about CLIP or prompts. Half-precision input is computed in float32; f
 | function | paper | equation |
 |---|---|---|
 | `marginal_entropy`, `select_confident` | TPT (Shu et al. 2022) | eq. 3, 4: entropy of the mean prediction |
-| `moment_alignment` | PromptAlign (Hassan et al. 2023) | eq. 5 as in the released code (METHODS 5.8) |
+| `moment_alignment` | PromptAlign (Abdul Samadh et al. 2023) | eq. 5 as in the released code (METHODS 5.8) |
 | `discrimination`, `prototype_alignment` | PromptSync (Khandelwal 2024) | L_D, L_A (METHODS 5.9.2, 5.9.4) |
 """
 from __future__ import annotations

@@ -406,6 +406,29 @@ def test_prompts_of_another_sentence_or_choice_are_refused(tiny_clip, tmp_path):
         build("maple", tiny_clip, NAMES, init="a picture of a", seed=3).load(tmp_path, trained_on="")
 
 
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("tpt", {"crop_scale": (0.9, 0.1)}, "crop_scale=.*0 < low <= high <= 1"),
+    ("promptalign", {"crop_scale": (0.0, 1.0)}, "crop_scale"),
+    ("zero_shot", {"template": ()}, "template=.*at least one text"),
+    ("zero_shot", {"append_template": True}, "append_template=.*an ensemble"),
+    ("zero_shot", {"ensemble": "80", "template": "a {}."}, "template=.*beside an ensemble"),
+    ("coop", {"init": "  "}, "init=.*words, or None")])
+def test_settings_that_would_be_ignored_or_fail_later(tiny_clip, name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, tiny_clip, NAMES, **settings)
+
+
+def test_words_say_how_many_vectors_there_are(tiny_clip):
+    for name in ("coop", "cocoop", "tpt"):
+        method = build(name, tiny_clip, NAMES, n_ctx=16, init="a photo of a")
+        assert method.config.n_ctx == method.learner.n_ctx == 4
+
+
+def test_cocoop_has_no_class_features_for_all_images(tiny_clip):
+    with pytest.raises(TypeError, match="class features for each image"):
+        build("cocoop", tiny_clip, NAMES).text_features()
+
+
 def test_a_refused_class_name_changes_nothing(tiny_clip):
     method = build("coop", tiny_clip, NAMES)
     with pytest.raises(ValueError):

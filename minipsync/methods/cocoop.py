@@ -17,6 +17,7 @@ from ..prompts import ConditionalPrompt
 from ..settings import require
 from ..training import TrainConfig
 from .base import Method, register
+from .coop import count_words
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class CoCoOpConfig:
 
     def __post_init__(self):
         require(self.n_ctx >= 1, "cocoop", "n_ctx", self.n_ctx, "1 or more tokens")
+        count_words("cocoop", self)
 
 
 @register
@@ -41,7 +43,12 @@ class CoCoOp(Method):
     def make_learner(self):
         return ConditionalPrompt(self.clip, self.config.n_ctx, self.config.init, seed=self.config.seed)
 
+    def encode_classes(self):
+        raise TypeError("cocoop has class features for each image, not one set for all: predict(images) "
+                        "classifies, learner(features) gives the contexts")
+
     def logits(self, images, params=None):
+        """As `Method.logits`, for images [N, 3, S, S] alone: each has its own context, no episodes."""
         with torch.no_grad():
             image = self.clip.encode_image(images)                                     # [N, D], unit length
         text = self.clip.encode_text(self.packed, self.learner(image, params).text)    # [N, C, D]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..prompts import ContextPrompt
 from ..settings import require
+from ..text import tokenize
 from ..training import TrainConfig
 from .base import Method, register
 
@@ -26,6 +27,15 @@ class CoOpConfig:
 
     def __post_init__(self):
         require(self.n_ctx >= 1, "coop", "n_ctx", self.n_ctx, "1 or more tokens")
+        count_words("coop", self)
+
+
+def count_words(owner, config):
+    """Where a context starts from words there is a vector for each of their tokens, whatever n_ctx said."""
+    if config.init is not None:
+        n = len(tokenize(config.init)) - 2                        # without start and end
+        require(n >= 1, owner, "init", config.init, "words, or None for a random start")
+        object.__setattr__(config, "n_ctx", n)
 
 
 @register

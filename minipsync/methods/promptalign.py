@@ -1,4 +1,4 @@
-"""PromptAlign (Hassan et al. 2023, arXiv:2311.01459): entropy, plus alignment of token moments to the source.
+"""PromptAlign (Abdul Samadh et al. 2023, arXiv:2311.01459): entropy, and token moments aligned to the source.
 
 TPT's confident views F of the test image have token means and variances in each vision block; the source
 images, seen once offline, have theirs. Tune all MaPLe tensors p by one AdamW step on

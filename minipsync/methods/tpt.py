@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from ..prompts import ConditionalPrompt, ContextPrompt
 from ..settings import require
 from .base import register
+from .coop import count_words
 from .episodes import TestTimeMethod
 
 
@@ -40,6 +41,7 @@ class TPTConfig:
 
     def __post_init__(self):
         check_test_time("tpt", self)
+        count_words("tpt", self)
 
 
 def check_test_time(owner, config):
@@ -47,6 +49,9 @@ def check_test_time(owner, config):
     for name in ("n_ctx", "n_views"):
         require(getattr(config, name) >= 1, owner, name, getattr(config, name), "1 or more")
     require(0 < config.selection <= 1, owner, "selection", config.selection, "a share of the views in (0, 1]")
+    low, high = config.crop_scale
+    require(0 < low <= high <= 1, owner, "crop_scale", config.crop_scale,
+            "two shares of the area, 0 < low <= high <= 1")
     require(config.steps >= 0, owner, "steps", config.steps, "0 or more")
     require(config.lr is None or config.lr > 0, owner, "lr", config.lr, "a positive rate")
     require(config.weight_decay >= 0, owner, "weight_decay", config.weight_decay, "0 or more")

@@ -33,6 +33,12 @@ class ZeroShotConfig:
     append_template: bool = False                          # ZeroshotCLIP2: yes, except on ImageNet
 
     def __post_init__(self):
+        require(len(self.template) > 0, "zero_shot", "template", self.template, "at least one text")
+        require(self.ensemble != "none" or not self.append_template, "zero_shot", "append_template", True,
+                "an ensemble, '7' or '80', that it is appended to")
+        require(self.ensemble == "none" or self.append_template or self.template == type(self).template,
+                "zero_shot", "template", self.template, "no template of its own beside an ensemble, unless "
+                "append_template=True adds it")
         for template in self.templates:
             require("{}" in template, "zero_shot", "template", template, "a text with {} where the name goes")
 
