@@ -32,7 +32,7 @@ demo: $(STAMP)
 
 exercises: $(STAMP)
 	cd notebooks/exercises && for name in source/*; do \
-	    PATH="$(CURDIR)/.venv/bin:$$PATH" nbgrader generate_assignment --create --force --log-level WARN \
+	    PATH="$(CURDIR)/.venv/bin:$$PATH" nbgrader generate_assignment --create --log-level WARN \
 	        $$(basename "$$name") || exit; done
 	@echo "The assignments are in notebooks/exercises/release: .venv/bin/jupyter lab notebooks/exercises/release"
 

@@ -109,10 +109,7 @@ def write(path: Path, table: pd.DataFrame, keep=True) -> None:
 # ---- base to novel -----------------------------------------------------------------------------------
 def halves(bench, name: str, split: str):
     """Base and novel half, with the names that `protocols.base_to_novel` gives them."""
-    parts = bench.dataset(name, split).halves()
-    for part, half in zip(parts, ("base", "novel"), strict=True):
-        part.name = f"{name}_{half}"
-    return parts
+    return [bench.dataset(f"{name}_{half}", split) for half in ("base", "novel")]
 
 
 def few_shot(bench, variants: dict, each: str, args):

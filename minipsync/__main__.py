@@ -8,6 +8,7 @@
 """
 
 import ast
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -84,13 +85,20 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     sets = [data for name in names if (data := _try(problems, bench.dataset, name)) is not None]
     _stop_at(problems)
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
+    train_set = functools.cache(lambda: bench.dataset(trained_on, "train"))  # L_D of PromptSync draws from it
 
     def ready(method, data, seed, images=True):
         fields = _fields(method)
         own = {k: v for k, v in given.items() if k in fields or k not in known}
         own |= {"seed": seed} if seed is not None and "seed" in fields else {}
         built = build(method, clip, data.class_names, **{**bench.settings(method, data.name), **own})
-        return _load(built, bench, prompts, source, trained_on, seed, images)
+        own_name = train_set().name if ":" in trained_on else trained_on        # of folder:/path, its name
+        _load(built, prompts, own_name, seed)
+        command = _options(("--benchmark", benchmark), ("--model", model), ("--weights", weights),
+                           ("--dataset", trained_on * (trained_on != "imagenet")),
+                           ("--prompts", prompts * (prompts != PROMPTS)), *(("--set", s) for s in settings),
+                           ("--seed", seed))
+        return _take_source(built, source, train_set, images, command)
 
     plan = [(data, method, s) for data in sets for method in methods
             for s in (seeds if "seed" in _fields(method) else [None])]
@@ -126,9 +134,10 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("fit runs in one process, without torchrun: the papers' batches are too small to "
                          "share")
-    if method in REGISTRY and REGISTRY[method].recipe is None:
-        raise TypeError(f"{method} is not trained; expected one of "
-                        + ", ".join(name for name, each in REGISTRY.items() if each.recipe is not None))
+    good = [name for name, each in REGISTRY.items() if each.recipe is not None and not each.keeps]
+    if method in REGISTRY and method not in good:
+        more = ", it tunes those of maple" if REGISTRY[method].keeps else ""
+        raise TypeError(f"{method} is not trained{more}; expected one of {', '.join(good)}")
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device))
@@ -139,12 +148,12 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
                   **{**bench.settings(method, train.name), **given, "seed": seed})
     own = bench.settings(f"{method}.fit", dataset) | _parse(recipe)
     learned(built, train, out, progress=not quiet, **own)
-    kept = out / prompt_file(built, train, **own)
+    kept = out.expanduser() / prompt_file(built, train, **own)
     print(f"prompts: {kept if kept.is_file() else files.SHIPPED.name + ' of the package'}")
-    given = "".join(f" --set {shlex.quote(pair)}" for pair in settings)
-    elsewhere = "" if str(out) == PROMPTS else f" --prompts {shlex.quote(str(out))}"
-    print(f"use them: minipsync run {method} --seed {seed} --trained-on {train.name}{given}{elsewhere} "
-          f"--benchmark {benchmark} --dataset …")
+    more = _options(("--seed", seed), ("--trained-on", dataset), *(("--set", s) for s in settings),
+                    ("--benchmark", benchmark), ("--model", model), ("--weights", weights), ("--root", root),
+                    ("--prompts", "" if out == Path(PROMPTS) else out))
+    print(f"use them: minipsync run {method} {more} --dataset …")
 
 
 @app.command()
@@ -167,9 +176,11 @@ def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, prom
     known = set().union(*map(_fields, methods))
     for method, s in itertools.product(methods, _seeds(seed)):
         own = {k: v for k, v in given.items() if k in _fields(method) or k not in known}
+        own |= {"seed": s} if s is not None else {}        # as `run` builds it: the recipe may depend on it
         built = build(method, clip, train.class_names, **{**bench.settings(method), **own})
-        _find_prompts(built, prompts, train.name, s)
-        if built.find_source(out) is not None and not again:
+        _load(built, prompts, train.name, s)
+        there = distributed.from_first(built.find_source(out) is not None)   # all processes do the same
+        if there and not again:
             _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
             continue
         checkpoint = out / f"{method}_{train.name}_{prompts_fingerprint(built.learner)[:8]}.part"
@@ -267,6 +278,11 @@ def _stop_at(problems):
         raise ValueError((many if len(problems) > 1 else "") + "\n- ".join(problems))
 
 
+def _options(*pairs) -> str:
+    """Options as one types them, without those that have no value."""
+    return " ".join(f"{name} {shlex.quote(str(value))}" for name, value in pairs if value not in ("", None))
+
+
 def _parse(pairs) -> dict:
     """["lr=0.1", "init=a photo of a"] -> {"lr": 0.1, "init": "a photo of a"}."""
     found = {}
@@ -286,13 +302,19 @@ def _fields(method) -> set[str]:
     return set(REGISTRY[method].Config.__dataclass_fields__) if method in REGISTRY else set()
 
 
-def _find_prompts(method, prompts, trained_on, seed):
-    """Give `method` the prompts of a file, or those of a folder, else of the package, that fit."""
-    if Path(prompts).expanduser().is_file():
-        return files.load(method, prompts)
+def _load(method, prompts, trained_on, seed):
+    """Give `method`, if it takes any, the prompts of a file, or those of a folder, else of the package, that
+    fit."""
+    if method.learner is None or method.recipe is None and not method.accepts:
+        return
+    place = Path(prompts).expanduser()
+    if place.is_file():
+        return files.load(method, place)
+    if prompts != PROMPTS and not place.is_dir():
+        raise FileNotFoundError(f"--prompts {prompts}: there is no such file or folder")
     choice = {"trained_on": trained_on, "seed": seed}
     try:
-        path = files.find(method, Path(prompts).expanduser(), **choice)
+        path = files.find(method, place, **choice)
     except FileNotFoundError as missing:
         try:
             path = files.find(method, **choice)
@@ -301,24 +323,20 @@ def _find_prompts(method, prompts, trained_on, seed):
     files.load(method, path)
 
 
-def _load(method, bench, prompts, source, trained_on, seed, images):
-    """`method` with its prompts and, where it has any, what belongs to its source; images=False only looks
-    whether all is there. Raises FileNotFoundError that names the command for what is missing."""
-    if method.learner is None or method.recipe is None and not method.accepts:
-        return method
-    _find_prompts(method, prompts, trained_on, seed)
+def _take_source(method, folder, train_set, images, command):
+    """`method` with what it keeps of its source; images=False only looks whether all is there. Raises
+    FileNotFoundError with the command for what is missing, ValueError for prompts of another source."""
     if not method.keeps:
         return method
-    if method.find_source(source) is None:
-        given = f" --dataset {method.trained_on}" * (method.trained_on != "imagenet")
-        given += f" --prompts {shlex.quote(prompts)}" * (prompts != PROMPTS)
-        given += f" --seed {seed}" * (seed is not None)
-        raise FileNotFoundError(f"{method.name} has no source {method.keeps} in {str(source)!r} for the "
+    train = train_set() if method.keeps == "prototypes" else None    # PromptAlign needs its numbers alone
+    if train is not None and method.trained_on not in ("", train.name):
+        raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
+                         f"{method.trained_on}; say --trained-on {method.trained_on}")
+    if method.find_source(folder) is None:
+        raise FileNotFoundError(f"{method.name} has no source {method.keeps} in {str(folder)!r} for the "
                                 f"prompts {method.prompts_from}; compute them once: minipsync prepare "
-                                f"{method.name} --benchmark {bench.name}{given}")
-    # L_D of PromptSync draws from the source; PromptAlign needs its numbers alone
-    train = bench.dataset(method.trained_on, "train") if images and method.keeps == "prototypes" else None
-    return method.use_source(source, train) if images else method
+                                f"{method.name} {command}")
+    return method.use_source(folder, train) if images else method
 
 
 def _say(text):

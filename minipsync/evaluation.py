@@ -130,7 +130,7 @@ def describe_facts(method, data) -> dict:
     """What changes no prediction, but decides what a table may put the numbers beside."""
     clip = getattr(method, "clip", None)
     return {"origin": getattr(data, "origin", ""),
-            "model": f"{clip.name}/{clip.weights}" if clip is not None else "",
+            "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
             "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", "")}
 
 
@@ -139,8 +139,9 @@ def code_fingerprint() -> str:
     """12 hex digits for the source of this package, but for what cannot change a prediction: rows that an
     older version of a loss or a view predicted must not pass for this version's."""
     root = Path(__file__).parent
-    apart = ("__main__", "distributed", "evaluation", "parameters", "plots", "protocols", "records", "report",
-             "results", "runs", "source_pass", "tables", "tensors", "training", "zero_shot_gate")
+    apart = ("__main__", "distributed", "evaluation", "exercises", "parameters", "plots", "protocols",
+             "records", "report", "results", "runs", "source_pass", "tables", "tensors", "training",
+             "zero_shot_gate")
     files = sorted(file for file in root.rglob("*.py") if not (file.parent == root and file.stem in apart))
     return _hash(part for file in files for part in (file.relative_to(root).as_posix(), file.read_bytes()))
 

@@ -23,6 +23,12 @@ def check(name: str, answer, expected, *, tolerance: float = 1e-4,
             check(f"{name}, value {i + 1} of {len(expected)}", a, e, tolerance=tolerance, mistakes=own)
         return
     given, wanted = _tensor(name, answer), _tensor(name, expected)
+    if _close(given, wanted, tolerance):
+        return
+    for text, value in (mistakes or {}).items():
+        wrong = _tensor(name, value)
+        if not _close(wrong, wanted, tolerance) and _close(given, wrong, tolerance):
+            raise AssertionError(f"{name}: {text}")
     if given.shape != wanted.shape:
         turned = given.ndim > 1 and given.transpose(-1, -2).shape == wanted.shape
         raise AssertionError(f"{name}: the shape is {list(given.shape)}, expected {list(wanted.shape)}"
@@ -30,12 +36,6 @@ def check(name: str, answer, expected, *, tolerance: float = 1e-4,
     if not given.isfinite().all():
         raise AssertionError(f"{name}: {int((~given.isfinite()).sum())} of {given.numel()} values are nan or "
                              "infinite; is there a logarithm of 0, or a division by 0?")
-    if _close(given, wanted, tolerance):
-        return
-    for text, value in (mistakes or {}).items():
-        wrong = _tensor(name, value)
-        if not _close(wrong, wanted, tolerance) and _close(given, wrong, tolerance):
-            raise AssertionError(f"{name}: {text}")
     gap = (given - wanted).abs()
     at = torch.unravel_index(gap.argmax(), gap.shape)
     where = f" at {[int(i) for i in at]}" if gap.ndim else ""

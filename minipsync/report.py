@@ -15,6 +15,7 @@ import pandas as pd
 
 from .clip import load_clip
 from .data.mini import TRANSFER
+from .data.own import HALVES, split_half
 from .protocols import harmonic_mean
 from .results import compare
 from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
@@ -39,7 +40,7 @@ ONLY = {"ablation": None, "steps": "steps", "views": "n_views"}
 AS_PRINTED = {"CoOp": ("coop", {"n_ctx": 4, "init": "a photo of a"}), "TPT+CoOp": ("tpt", {"start": "coop"}),
               "TPT+CoCoOp": ("tpt", {"start": "cocoop"})}
 NOT_PRINTED = {"coop": "coop [n_ctx=16]"}
-BACKBONES = {"ViT-B-16/openai": {}, "RN50/openai": {"domain_generalisation": "tpt_rn50",
+BACKBONES = {"RN50/openai": {"domain_generalisation": "tpt_rn50",
                                                     "cross_dataset": "cross_dataset_rn50"}}
 LOSSES = {"entropy + alignment": {}, "entropy": {"weight": 0}, "alignment": {"entropy": False}}
 PERCENT = ("accuracy", "std", "low", "high", "difference", "diff_low", "diff_high")
@@ -54,7 +55,7 @@ def report(name, runs, benchmark) -> pd.DataFrame:
     the population's over them, the interval Wilson's at the mean accuracy with n images, of those that were
     asked for. Settings that are not the method's own stand in its name (runs.py), and so does a CLIP that is
     not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `tables.side_by_side`:
-    the same settings, CLIP and whole data set. Data sets of mini are labelled "mini …".
+    the same settings, CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".
 
     attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart; "" if
     nothing was. Raises ValueError for an unknown table or benchmark, and where no run belongs in it."""
@@ -81,8 +82,9 @@ def report(name, runs, benchmark) -> pd.DataFrame:
 
 def _benchmark(run):
     """Which benchmark a run is of; records of an older version say only which CLIP made them."""
-    origin = run.facts.get("origin") or ("mini" if run.backbone == load_clip("mini").fingerprint else "full")
-    return {"partial": "full"}.get(origin, origin)
+    if "origin" not in run.facts:
+        return "mini" if run.backbone == load_clip("mini").fingerprint else "full"
+    return {"partial": "full", "": "own"}.get(run.facts["origin"], run.facts["origin"])
 
 
 # ---- accuracies beside the printed ones -------------------------------------------------------------
@@ -93,11 +95,10 @@ def _accuracies(name, runs, benchmark, notes):
     if name == "domain_generalisation":
         wanted, parts, average = ["imagenet", *OOD], OOD, "ood_average"
     here = [run for run in runs if run.dataset.removesuffix(" (partial)") in wanted]
-    if name != "pug":
-        found = [run for run in here if run.facts.get("trained_on") in (None, "", "imagenet")]
-        if others := len(here) - len(found):
-            notes.append(f"{others} run(s) with prompts that were not learned on imagenet")
-        here = found
+    found = [run for run in here if run.facts.get("trained_on") in (None, "", "imagenet")]
+    if others := len(here) - len(found):
+        notes.append(f"{others} run(s) with prompts that were not learned on imagenet")
+    here = found
     tables, made = {}, []
     for g in group_runs(here, notes):
         row, table = _named(g, name, benchmark)
@@ -119,15 +120,15 @@ def _named(group, table, benchmark):
     if not unusual:
         row["method"] = NOT_PRINTED.get(row["method"], row["method"])
     for name, (method, settings) in AS_PRINTED.items():
-        if method == group.method and unusual == settings and not set(group.differ) - set(settings):
+        if method == group.method and unusual == settings and not group.other_differences():
             row["method"] = name
     model = group.facts.get("model") or "CLIP unknown"
     if benchmark != "full":
         return row, table
-    if model not in BACKBONES:
-        row["method"] = f"{PRINTED.get(row['method'], row['method'])} ({model})"
     if model in BACKBONES and table in BACKBONES[model]:
         return row, BACKBONES[model][table]
+    if model != "ViT-B-16/openai":
+        row["method"] = f"{PRINTED.get(row['method'], row['method'])} ({model})"
     source = table == "domain_generalisation" and row["dataset"] == "imagenet"
     return row, f"{table}_list" if source else table       # ImageNet itself was printed in another list
 
@@ -170,13 +171,19 @@ def _joined(label, dataset, f, rows):
 
 # ---- base to novel ----------------------------------------------------------------------------------
 def _base_to_novel(_, runs, benchmark, notes):
-    groups = group_runs([run for run in runs if run.dataset.endswith(("_base", "_novel"))], notes)
-    halves = {(g.label(), g.dataset): g for g in groups}
-    rows, means = [], {}
-    for label, stem in dict.fromkeys((label, name.rpartition("_")[0]) for label, name in halves):
-        pair = [halves.get((label, f"{stem}_{half}")) for half in ("base", "novel")]
+    here = [run for run in runs if _half(run.dataset)]
+    own = [run for run in here
+           if run.facts.get("trained_on") in (None, "", f"{_stem(run.about['dataset'])}_base")]
+    if others := len(here) - len(own):
+        notes.append(f"{others} run(s) on a half with prompts that were not learned on its base half")
+    halves, rows, means = {}, [], {}
+    for g in group_runs(own, notes):
+        halves[_named(g, "base_to_novel", benchmark)[0]["method"], _stem(g.dataset), _half(g.dataset)] = g
+    for label, stem in dict.fromkeys(key[:2] for key in halves):
+        pair = [halves.get((label, stem, half)) for half in HALVES]
         if pair := _same_seeds(label, stem, pair, notes):
-            each = means.setdefault(label, {})[stem] = [g.row() for g in pair]
+            each = [g.row() | {"method": label, "dataset": f"{stem}_{_half(g.dataset)}"} for g in pair]
+            means.setdefault(label, {})[stem] = each
             per_seed = [harmonic_mean(*ab) for ab in zip(*(g.right.mean() for g in pair), strict=True)]
             both = _joined(label, f"{stem}_hm", harmonic_mean, each)
             rows += [*each, both | {"std": spread(per_seed)}]
@@ -234,7 +241,8 @@ def _settings(name, runs, benchmark, notes):
     for family in families:
         fields = (only,) if only else family[0].differ
         first = family[0]
-        default = defaults(first.method, first.runs[0].about["dataset"], first.facts.get("origin"))
+        default = defaults(first.method, first.runs[0].about["dataset"],
+                           "mini" if benchmark == "mini" else "full")
         reference = next((g for g in family if all(as_json(g.settings.get(f)) == as_json(default[f])
                                                    for f in fields if f in default)), family[0])
         for g in family:
@@ -281,7 +289,7 @@ def _paired(_, runs, benchmark, notes):
         found = {d: _difference([pair]) for d, pair in pairs.items()}
         notes += [f"{a} and {b} on {d}: no image, or not the class list, in common"
                   for d in found if not found[d]]
-        for half in ("", "base", "novel"):                # a half is part of its set: never both in one pool
+        for half in ("", *HALVES):                        # a half is part of its set: never both in one pool
             shared = [d for d in both if found[d] and half == _half(d)]
             if len(shared) > 1:
                 name = f"pooled {half} ({len(shared)})" if half else f"pooled ({len(shared)})"
@@ -292,7 +300,13 @@ def _paired(_, runs, benchmark, notes):
 
 
 def _half(dataset):
-    return next((half for half in ("base", "novel") if dataset.endswith(f"_{half}")), "")
+    return split_half(dataset.removesuffix(" (partial)"))[1]
+
+
+def _stem(dataset):
+    """"dtd_base (partial)" -> "dtd (partial)"."""
+    partial = " (partial)" * dataset.endswith(" (partial)")
+    return split_half(dataset.removesuffix(partial))[0] + partial
 
 
 def _difference(pairs):

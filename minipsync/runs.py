@@ -27,7 +27,6 @@ from .tables import PRINTED
 # what belongs to a data set, or to the day: two values make two settings only where one data set has both
 LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "version", "code",
          "classes", "images", "prompts", "source", "trained_on")
-FREE = ("template", "append_template")                 # a data set may have its own; said where they differ
 
 
 # ---- reading ----------------------------------------------------------------------------------------
@@ -139,15 +138,26 @@ class Group:
 
     def unusual(self) -> dict:
         """The settings that are not the method's own on this data set."""
-        own = defaults(self.method, self.runs[0].about["dataset"], self.facts.get("origin"))
-        return {name: self.settings[name] for name in own if name in self.settings and name != "seed"
-                and (name not in FREE or name in self.differ)
-                and as_json(own[name]) != as_json(self.settings[name])}
+        origin = {"partial": "full"}.get(self.facts.get("origin"), self.facts.get("origin"))
+        found = []
+        for bench in [origin] if origin in BENCHMARKS else BENCHMARKS:      # own data are run with either's
+            own = defaults(self.method, self.runs[0].about["dataset"], bench)
+            said = [name for name in own if name in self.settings and name != "seed"]
+            found.append({name: self.settings[name] for name in said
+                          if as_json(own[name]) != as_json(self.settings[name])})
+        unusual = min(found, key=len)
+        precise = self.settings.get("precision") in (None, "fp32")
+        return unusual if precise else unusual | {"precision": self.settings["precision"]}
+
+    def other_differences(self) -> list[str]:
+        """What the method's runs differ in, beside its own settings: code, prompts, …"""
+        own = defaults(self.method)
+        return [name for name in self.differ if name not in own]
 
     def label(self, but=None):
         """The method's name, and in brackets what is unusual and what else differs (except `but`)."""
-        own, said = defaults(self.method), self.unusual()
-        said |= {name: self.settings.get(name) for name in self.differ if name not in own}
+        said = self.unusual()
+        said |= {name: self.settings.get(name) for name in self.other_differences()}
         said = [f"{name}={as_text(value)}" for name, value in said.items() if name != but]
         return f"{self.method} [{', '.join(said)}]" if said else self.method
 
@@ -156,7 +166,7 @@ class Group:
         each, n = self.right.mean(), len(self.right)
         low, high = wilson(each.mean() * n, n)
         return {"method": self.label(), "dataset": self.dataset, "accuracy": each.mean(), "low": low,
-                "high": high, "n": n, "of": max(run.facts.get("images", n) for run in self.runs),
+                "high": high, "n": n, "of": max(n, *(run.facts.get("images", n) for run in self.runs)),
                 "std": spread(each), "seeds": len(self.runs)}
 
 
@@ -242,12 +252,12 @@ def spread(values) -> float:
     return float(pd.Series(list(values)).std(ddof=0)) if len(values) > 1 else math.nan
 
 
-def defaults(method, dataset=None, origin=None) -> dict:
-    """The method's own settings, on a data set of that origin if it is given."""
+def defaults(method, dataset=None, bench="full") -> dict:
+    """The method's own settings, on a data set of that benchmark if it is given."""
     if method not in REGISTRY:
         return {}
-    own = BENCHMARKS["mini" if origin == "mini" else "full"].settings(method, dataset) if dataset else {}
-    return dataclasses.asdict(REGISTRY[method].Config()) | own
+    own = BENCHMARKS[bench].settings(method, dataset) if dataset else {}
+    return dataclasses.asdict(REGISTRY[method].Config(**own))
 
 
 def as_json(value):

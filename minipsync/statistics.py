@@ -116,8 +116,11 @@ class FromSource:
         other data."""
         folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
+            try:
+                with safe_open(path, "pt") as file:
+                    metadata = file.metadata() or {}
+            except SafetensorError:
+                continue                                       # damaged: `load` would say so, if it is named
             if (metadata.get("format"), metadata.get("kind")) == (FORMAT, cls.kind):
                 facts = json.loads(metadata["facts"])
                 mine = {"clip": clip.fingerprint, "prompts": prompts_fingerprint(learner), **wanted}

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny_clip as tiny
 import torch
 from lookalikes import change, class_folders, split_json, transfer_pictures
+from PIL import Image
 
 import minipsync as mp
 from minipsync import __main__ as command
@@ -51,7 +53,7 @@ def test_from_fit_to_table(say, tmp_path):
     assert "use them: minipsync run maple --seed 1 --trained-on imagenet --benchmark full" in said
     run = ["run", "maple", "promptalign", "--dataset", "a,dtd", "--limit", "4", "--views", "4", "--no-gate"]
     with pytest.raises(FileNotFoundError, match="promptalign has no source statistics in 'results/source'.*"
-                                                "minipsync prepare promptalign --benchmark full$"):
+                                                "minipsync prepare promptalign --benchmark full --model"):
         raise_one(say, run)
     said = say("prepare", "promptalign")
     assert "statistics: results/source/moments_imagenet_" in said
@@ -105,6 +107,37 @@ def test_seeds_and_training_sets_are_told_apart(say, tmp_path):
     mine = dict(zip(table[0].split(","), next(line for line in table if "tiny" in line or "n_ctx" in line)
                     .split(","), strict=True))
     assert mine["seeds"] == "2" and mine["dataset"] == "dtd"
+
+
+def test_what_is_kept_of_the_source_belongs_to_a_seed(say, tmp_path):
+    for seed in ("1", "2"):
+        say("fit", "maple", "--seed", seed, *QUICK)
+    few = ["--set", "text_variants=2"]
+    run = ["run", "promptsync", "--dataset", "a", "--limit", "2", "--views", "3", "--no-gate"]
+    run += ["--seed", "1,2"]
+    with pytest.raises(ValueError, match="2 things .*(?s:.*)prepare promptsync .*text_variants=2 --seed 2"):
+        say(*run, *few)
+    assert say("prepare", "promptsync", "--seed", "1,2", *few).count("prototypes: ") == 2
+    assert say(*run, *few).count("promptsync on a: ") == 2
+    with pytest.raises(ValueError, match="--prompts mispelt: there is no such file or folder"):
+        say("run", "maple", "--dataset", "a", "--no-gate", "--prompts", "mispelt")
+    with pytest.raises(TypeError, match="promptsync is not trained, it tunes those of maple"):
+        say("fit", "promptsync")
+
+
+def test_two_folders_of_one_name_share_no_records(tmp_path):
+    clip, results = mp.load_clip("mini"), []
+    for k, noise in enumerate(("fog", "snow")):
+        for label, name in enumerate(("fox", "tree")):
+            for i in range(2):
+                path = tmp_path / noise / "3" / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture = np.random.RandomState(10 * k + label).randint(0, 256, (9 + k, 9, 3), dtype=np.uint8)
+                Image.fromarray(picture).save(path)
+        data = mp.folder(tmp_path / noise / "3")
+        method = mp.build("zero_shot", clip, data.class_names)
+        results.append(mp.evaluate(method, data, records=tmp_path / "records", progress=False))
+    assert [r.resumed for r in results] == [0, 0] and results[0].path != results[1].path
 
 
 def test_everything_that_is_wrong_is_told_before_the_first_image(say, tmp_path):

@@ -10,6 +10,7 @@ from test_evaluation import Colours, Guess
 
 from minipsync import report as module
 from minipsync.data.mini import TRANSFER
+from minipsync.data.own import split_half
 from minipsync.evaluation import evaluate
 from minipsync.methods import REGISTRY
 from minipsync.records import COLUMNS, RecordFile
@@ -45,8 +46,9 @@ def describe(method="maple", dataset="sketch", backbone=MINI, prompts=None, imag
 
 def write(folder, right, rank=None, first=0, seconds=0.002, facts=None, **run):
     about = describe(**run)
+    stem, half = split_half(about["dataset"])
     facts = {"origin": "mini" if about["backbone"] == MINI else "full", "model": "ViT-B-16/openai",
-             "trained_on": "imagenet"} | (facts or {})
+             "trained_on": f"{stem}_base" if half else "imagenet"} | (facts or {})
     with RecordFile(folder, about, rank, facts) as file:
         file.append(rows(right, first, seconds))
     return file.path
@@ -178,13 +180,13 @@ def test_the_same_seed_with_other_prompts_was_trained_otherwise(tmp_path):
 
 
 def test_what_differs_between_data_sets(tmp_path):
-    for dataset in ("sketch", "r"):                       # a template belongs to its data set, steps do not
+    for dataset in ("sketch", "r"):                       # whatever is not the method's own is said
         write(tmp_path, "10", method="zero_shot", dataset=dataset, template=f"a {dataset} of a {{}}.")
         write(tmp_path, "10", method="tpt", dataset=dataset, steps=3 if dataset == "r" else 1)
-    assert labels(tmp_path) == ["tpt", "tpt [steps=3]", "zero_shot", "zero_shot"]
+    others = ["zero_shot [template=a r of a {}.]", "zero_shot [template=a sketch of a {}.]"]
+    assert labels(tmp_path) == ["tpt", "tpt [steps=3]", *others]
     write(tmp_path, "10", method="zero_shot", template="a photo of a {}.")
-    assert labels(tmp_path)[2:] == ["zero_shot", "zero_shot [template=a r of a {}.]",
-                                    "zero_shot [template=a sketch of a {}.]"]
+    assert labels(tmp_path)[2:] == ["zero_shot", *others]
 
 
 # ---- accuracies -------------------------------------------------------------------------------------
@@ -245,6 +247,40 @@ def test_printed_numbers_stand_beside_runs_as_theirs_only(tmp_path, method, sett
     assert row[["method", "dataset", "ours"]].tolist() == [label, dataset, 60]
     assert math.isnan(row["published"]) if published is None else row["published"] == published
     assert (row["verdict"] == "") == (published is None)
+
+
+def test_derived_settings_are_the_methods_own(tmp_path):
+    from minipsync.methods.promptalign import PromptAlignConfig
+    config = vars(PromptAlignConfig(fine_grained=True))               # lr 5e-4 follows from it
+    write(tmp_path, ones(60), backbone=FULL, method="promptalign", dataset="dtd", **config)
+    write(tmp_path, ones(50), backbone=FULL, method="tpt", dataset="sketch", start="coop")
+    write(tmp_path, ones(50), backbone=FULL, method="tpt", dataset="sketch", steps=2)
+    runs = load_runs(tmp_path)
+    row = cells(report("cross_dataset", runs, "full"), method="PromptAlign", dataset="dtd")
+    assert row["ours"] == 60 and row["published"] > 0
+    table = report("domain_generalisation", runs, "full")            # another run takes no name away
+    assert cells(table, method="TPT+CoOp", dataset="sketch")["ours"] == 50
+
+
+def test_precision_is_told(tmp_path):
+    about = describe(backbone=FULL) | {"precision": "bf16"}
+    with RecordFile(tmp_path, about, facts={"origin": "full", "model": "ViT-B-16/openai"}) as file:
+        file.append(rows(ones(60)))
+    table = report("domain_generalisation", load_runs(tmp_path), "full")
+    assert cells(table[table["ours"].notna()])["method"] == "maple [precision=bf16]"
+
+
+def test_base_to_novel_compares_its_own_prompts_and_backbone_only(tmp_path):
+    for name in [*PARTS, "imagenet"]:
+        halves(tmp_path, name, 80, 60, backbone=FULL, depth=9, facts={"model": "ViT-B-32/openai"})
+        halves(tmp_path, name, 80, 60, backbone="x", depth=9, facts={"trained_on": "imagenet"})
+    halves(tmp_path, "dtd", 70, 50, backbone=FULL, facts={"origin": "partial"}, depth=2)
+    table = report("base_to_novel", load_runs(tmp_path), "full")
+    mine = table[table["base"].notna()]
+    assert mine["base_published"].isna().all()
+    assert set(mine["method"]) == {"MaPLe (ViT-B-32/openai)", "maple [depth=2]"}
+    assert cells(mine, method="maple [depth=2]")["dataset"] == "dtd (partial)"
+    assert table.attrs["left_out"].startswith("22 run(s) on a half with prompts that were not learned on its")
 
 
 def test_own_data_are_a_benchmark_of_their_own(tmp_path):

@@ -72,11 +72,14 @@ class Full:
         base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
         """
         stem, half = split_half(dataset or "")
+        half = half if stem in Full.names else ""
         if method.endswith(".fit"):
             base = BASE_TO_NEW if half else {}
             return {"maple.fit": base, "coop.fit": {"epochs": 200} if stem in SPLITS else {}}.get(method, {})
         if method == "maple":
             return {"depth": 9} if half else {}
+        if method == "zero_shot":                          # base to novel: the data set's own template
+            return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
         from ..methods import REGISTRY  # here, so that pictures can be had without torch models
         fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
         switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .checks import some
 from .dataset import TEMPLATE, Dataset
-from .folders import SUFFIXES, open_image, warn_of_twins
+from .folders import SUFFIXES, digest, open_image, warn_of_twins
 
 
 def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
@@ -43,8 +43,9 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
             return open_image(io.BytesIO(file.read(size)))
 
     warn_of_twins(names, str(path))
-    return Dataset(home.resolve().name, names, [s[4] for s in samples],
-                   [f"{s[0].name}/{s[1]}" for s in samples], read, templates, origin="own")
+    ids = [f"{s[0].name}/{s[1]}" for s in samples]
+    return Dataset(home.resolve().name, names, [s[4] for s in samples], ids, read, templates, origin="own",
+                   fingerprint=digest(zip(ids, (s[3] for s in samples), strict=True)))
 
 
 def _shards(path: Path) -> list[Path]:

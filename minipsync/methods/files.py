@@ -50,16 +50,16 @@ def load_official(method, path):
     state = {k.removeprefix("module.").removeprefix("prompt_learner."): v for k, v in
              read_checkpoint(path).items()}
     own = method.learner.state_dict()
-    names = {k: k if k in state else None for k in own}
-    for name, found in names.items():
-        if found is None:
+    for name, value in own.items():
+        if name not in state:
             raise ValueError(f"{name} of this {method.name} is not in the state_dict of {path}; it has "
                              f"{', '.join(k for k in state if 'resblocks' not in k)[:500]}")
-        if not isinstance(state[found], torch.Tensor) or state[found].shape != own[name].shape:
-            raise ValueError(f"{path}: {found} has shape {list(state[found].shape)}, this {method.name} "
-                             f"wants {list(own[name].shape)}; build it with the settings of the checkpoint")
-        if not state[found].isfinite().all():
-            raise ValueError(f"{path}: {found} contains NaN or infinity; take another checkpoint")
+        theirs = list(getattr(state[name], "shape", ["no tensor"]))
+        if theirs != list(value.shape):
+            raise ValueError(f"{path}: {name} has shape {theirs}, this {method.name} wants "
+                             f"{list(value.shape)}; build it with the settings of the checkpoint")
+        if not state[name].isfinite().all():
+            raise ValueError(f"{path}: {name} contains NaN or infinity; take another checkpoint")
     if more := [k for k in state if LEARNED.search(k) and k not in own]:
         raise ValueError(f"{path} has {len(more)} learned tensors that this {method.name} has no place for, "
                          f"first {more[0]}: it is of another method, or deeper; build it with the "
@@ -120,9 +120,13 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
     fits, others = [], []
     names = (method.name, *method.accepts)
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("method") not in names:
-                continue
+        try:
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("method") not in names:
+                    continue
+        except SafetensorError as error:
+            others.append(f"\n  {path.name}: damaged ({error})")
+            continue
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
         reason = (misfit(method, tensors, metadata) or _other_choice(metadata, trained_on)
@@ -138,7 +142,12 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
             f"prompts in {str(folder)!r}", "There")
         raise FileNotFoundError(f"no {what} fit {method.name} on {method.clip.name} ({wanted}); "
                                 f"fit and save your own. {place} for this method: {first or 'none'}")
-    return min(fits)[-1]
+    lowest = [fit for fit in fits if fit[0] == min(fits)[0]]
+    if len(lowest) > 1:
+        raise ValueError(f"{len(lowest)} files in {str(folder)!r} have prompts of this {method.name}, seed "
+                         f"{lowest[0][0]}, trained with other shots, epochs or rates: name one of them, "
+                         f"{', '.join(path.name for *_, path in lowest)}")
+    return lowest[0][-1]
 
 
 def _other_choice(metadata, trained_on=None, seed=None):
