@@ -14,6 +14,7 @@ from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
+from minipsync import exercises
 from minipsync.exercises import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,3 +140,22 @@ def test_check():
             check("f", answer, x, mistakes={"you doubled it": 2 * x, "this one is right": x})
     with pytest.raises(AssertionError, match="the last two axes are swapped"):
         check("f", torch.zeros(2, 3), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_no_listed_mistake_is_the_right_answer_everywhere(name, monkeypatch):
+    """Every mistake that a test looks for differs from what is expected in one of its checks at least."""
+    found = {}
+
+    def spy(title, answer, expected, *, tolerance=1e-4, mistakes=None):
+        for text, value in (mistakes or {}).items():
+            pairs = zip(expected, value, strict=True) if isinstance(expected, tuple) else [(expected, value)]
+            differs = any(not exercises._close(exercises._tensor("", e), exercises._tensor("", v), tolerance)
+                          for e, v in pairs)
+            found[text] = found.get(text, False) or differs
+    monkeypatch.setattr(exercises, "check", spy)
+    space = {}
+    for cell in cells(name):
+        if cell.cell_type == "code" and "bench" not in cell.source.split("\n")[0]:
+            exec(cell.source, space)
+    assert found and not [text for text, differs in found.items() if not differs]
