@@ -68,7 +68,7 @@ FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # the other transfer sets: --
 
 # table: its rows, data sets, rows that the others are compared with on the same images, images of each set
 TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a"),
-                                    ("maple", "promptsync"), 400),
+                                    ("maple", "maple_tpt", "promptsync"), 400),
           "promptsync_ablation": (promptsync_ablation, ("sketch", "r"), ("none (MaPLe)",), 120),
           "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
           "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
