@@ -93,7 +93,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         own |= {"seed": seed} if seed is not None and "seed" in fields else {}
         built = build(method, clip, data.class_names, **{**bench.settings(method, data.name), **own})
         own_name = train_set().name if ":" in trained_on else trained_on        # of folder:/path, its name
-        _load(built, prompts, own_name, seed)
+        _load(built, prompts, own_name, seed, bench, train_set)
         command = _options(("--benchmark", benchmark), ("--model", model), ("--weights", weights),
                            ("--dataset", trained_on * (trained_on != "imagenet")),
                            ("--prompts", prompts * (prompts != PROMPTS)), *(("--set", s) for s in settings),
@@ -178,7 +178,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, prom
         own = {k: v for k, v in given.items() if k in _fields(method) or k not in known}
         own |= {"seed": s} if s is not None else {}        # as `run` builds it: the recipe may depend on it
         built = build(method, clip, train.class_names, **{**bench.settings(method), **own})
-        _load(built, prompts, train.name, s)
+        _load(built, prompts, train.name, s, bench, lambda: train)
         there = distributed.from_first(built.find_source(out) is not None)   # all processes do the same
         if there and not again:
             _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
@@ -302,9 +302,9 @@ def _fields(method) -> set[str]:
     return set(REGISTRY[method].Config.__dataclass_fields__) if method in REGISTRY else set()
 
 
-def _load(method, prompts, trained_on, seed):
+def _load(method, prompts, trained_on, seed, bench, train_set):
     """Give `method`, if it takes any, the prompts of a file, or those of a folder, else of the package, that
-    fit."""
+    fit; where several do, those that `fit` makes with the benchmark's recipe."""
     if method.learner is None or method.recipe is None and not method.accepts:
         return
     place = Path(prompts).expanduser()
@@ -314,12 +314,21 @@ def _load(method, prompts, trained_on, seed):
         raise FileNotFoundError(f"--prompts {prompts}: there is no such file or folder")
     choice = {"trained_on": trained_on, "seed": seed}
     try:
-        path = files.find(method, place, **choice)
-    except FileNotFoundError as missing:
         try:
-            path = files.find(method, **choice)
-        except FileNotFoundError as error:             # of the two lists the one that is not empty
-            raise (error if str(missing).endswith("none") else missing) from None
+            path = files.find(method, place, **choice)
+        except FileNotFoundError as missing:
+            try:
+                path = files.find(method, **choice)
+            except FileNotFoundError as error:         # of the two lists the one that is not empty
+                raise (error if str(missing).endswith("none") else missing) from None
+    except files.SeveralFit as error:
+        if method.keeps or method.recipe is None:      # it is another method that is trained
+            raise
+        same = build(method.name, method.clip, train_set().class_names, config=method.config)
+        name = prompt_file(same, train_set(), **bench.settings(f"{method.name}.fit", trained_on))
+        path = next((path for path in error.paths if path.name == name), None)
+        if path is None:
+            raise
     files.load(method, path)
 
 

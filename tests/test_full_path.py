@@ -125,6 +125,17 @@ def test_what_is_kept_of_the_source_belongs_to_a_seed(say, tmp_path):
         say("fit", "promptsync")
 
 
+def test_several_trainings_of_one_seed(say, tmp_path, capsys):
+    for lr in ("0.1", "0.2"):
+        say("fit", "coop", "--dataset", "dtd", "--set", "n_ctx=2", *QUICK, "--recipe", f"lr={lr}")
+    with pytest.raises(ValueError, match="2 files .* seed 1, trained with other shots, epochs or"):
+        say("run", "coop", "--dataset", "dtd", "--set", "n_ctx=2", "--trained-on", "dtd", "--no-gate")
+    # the package has prompts of 1, 2, 4, 8 and 16 shots; the benchmark's recipe has 16
+    command.app(["run", "coop", "--dataset", "animals", "--set", "init=a photo of a", "--trained-on",
+                 "animals", "--limit", "2", "--quiet"], standalone_mode=False)
+    assert "coop: prompts coop_animals_16shots_seed1_" in capsys.readouterr().out
+
+
 def test_two_folders_of_one_name_share_no_records(tmp_path):
     clip, results = mp.load_clip("mini"), []
     for k, noise in enumerate(("fog", "snow")):

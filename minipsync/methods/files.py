@@ -14,6 +14,10 @@ LEARNED = re.compile(r"^(ctx$|proj\.|compound_prompt|meta_net\.)|VPT")      # na
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
 
 
+class SeveralFit(ValueError):
+    """Of one seed there are several trainings; `paths` are their files."""
+
+
 def save(method, path):
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
@@ -144,9 +148,11 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
                                 f"fit and save your own. {place} for this method: {first or 'none'}")
     lowest = [fit for fit in fits if fit[0] == min(fits)[0]]
     if len(lowest) > 1:
-        raise ValueError(f"{len(lowest)} files in {str(folder)!r} have prompts of this {method.name}, seed "
-                         f"{lowest[0][0]}, trained with other shots, epochs or rates: name one of them, "
-                         f"{', '.join(path.name for *_, path in lowest)}")
+        error = SeveralFit(f"{len(lowest)} files in {str(folder)!r} have prompts of this {method.name}, seed "
+                           f"{lowest[0][0]}, trained with other shots, epochs or rates: name one of them, "
+                           f"{', '.join(path.name for *_, path in lowest)}")
+        error.paths = [path for *_, path in lowest]
+        raise error
     return lowest[0][-1]
 
 
