@@ -80,8 +80,9 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     known = set().union(*map(_fields, methods))    # what no method knows is an error, which `build` raises
     names, seeds = [name.strip() for name in dataset.split(",")], _seeds(seed)
     # everything that can be wrong is looked at before the first image: a data set can take hours
-    problems = [str(ValueError(f"unknown method {name!r}.{did_you_mean(name, REGISTRY)} The methods are "
-                               f"{', '.join(REGISTRY)}")) for name in methods if name not in REGISTRY]
+    good = ", ".join(REGISTRY)
+    problems = [f"unknown method {name!r}.{did_you_mean(name, REGISTRY)} The methods are {good}"
+                for name in methods if name not in REGISTRY]
     sets = [data for name in names if (data := _try(problems, bench.dataset, name)) is not None]
     _stop_at(problems)
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
