@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from ..losses import marginal_entropy, moment_alignment
 from ..prompts import CoupledPrompt
 from ..settings import require
-from ..statistics import SourceStatistics
 from .base import register
-from .episodes import TestTimeMethod
 from .maple import MaPLe
+from .promptalign_source import StatisticsMethod
 from .tpt import check_test_time
 
 
@@ -57,14 +56,13 @@ class PromptAlignConfig:
 
 
 @register
-class PromptAlign(TestTimeMethod):
+class PromptAlign(StatisticsMethod):
     """Tune every MaPLe tensor on the test image. Needs MaPLe's prompts and `statistics` of the source for
     them: `load()` finds both, `prepare(source_set)` computes the statistics for other prompts."""
 
     name, Config = "promptalign", PromptAlignConfig
     accepts = ("maple",)
     recipe = MaPLe.recipe
-    keeps = "statistics"
 
     def __init__(self, clip, class_names, config=None, **settings):
         super().__init__(clip, class_names, config, **settings)
@@ -72,29 +70,6 @@ class PromptAlign(TestTimeMethod):
         top = clip.vision_layers + 1
         require(self.config.align_to <= top, "promptalign", "align_to", self.config.align_to,
                 f"at most {top}, this CLIP has {top - 1} vision blocks")
-
-    @property
-    def statistics(self) -> SourceStatistics | None:
-        """Those of the source under the present prompts."""
-        return self._statistics
-
-    @statistics.setter
-    def statistics(self, value):
-        if value is not None:
-            if value.prompts and (reason := value.misfit(self.clip, self.learner)):
-                raise ValueError(f"promptalign: {reason}; method.prepare(source_set) computes fitting ones")
-            tokens = len(self.clip.model.visual.positional_embedding) + self.config.n_ctx
-            shape, need = tuple(value.means.shape), (len(self.blocks), tokens, self.clip.vision_width)
-            if len(value.means) <= max(self.blocks) or shape[1:] != need[1:]:
-                raise ValueError(f"promptalign: source statistics of shape {shape}, expected {need} or more "
-                                 "layers: layers, tokens with prompts, channels")
-        self._statistics, self._made_for = value, self.copy_prompts()
-
-    def _apply(self, fn, recurse=True):
-        super()._apply(fn, recurse)
-        if self._statistics is not None:                         # method.to(device) takes them along
-            self._statistics.to(self.clip.device)
-        return self
 
     def make_learner(self):
         c = self.config
@@ -119,51 +94,6 @@ class PromptAlign(TestTimeMethod):
         return {"loss": loss, "entropy": entropy, "align": align}
 
     def adapt(self, views):
-        if not self.config.steps or not self.config.weight:      # then nothing depends on the statistics
-            return super().adapt(views)
-        if self.statistics is None:
-            raise ValueError("promptalign has no source statistics for these prompts; "
-                             "method.prepare(source_set) computes them, "
-                             "method.load(path, statistics=file) reads them")
-        if not self.prompts_are(self._made_for):
-            raise ValueError("promptalign: the prompts are not those that the source statistics were made "
-                             "for, they have changed since; method.prepare(source_set) computes fitting ones")
+        if self.config.steps and self.config.weight:             # else nothing depends on the statistics
+            self.check_source()
         return super().adapt(views)
-
-    # ---- the source ----
-    def prepare(self, source_set, *, checkpoint=None, progress=True):
-        """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present
-        prompts; `method.statistics.save(path)` keeps them. checkpoint: see `one_pass`. Returns self."""
-        self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set,
-                                                   checkpoint=checkpoint, progress=progress)
-        return self
-
-    def fit(self, train_set, *, progress=True, **settings):
-        """Train the prompts as MaPLe does, then `prepare` with the same set."""
-        super().fit(train_set, progress=progress, **settings)
-        return self.prepare(train_set, progress=progress)
-
-    def load(self, path="auto", *, statistics=None, folder=None, source=None, **choice):
-        """Read prompts, as `Method.load`, and the statistics that belong to them.
-
-        statistics: a file; None: one in `folder` or in the package that was made for these prompts on the
-        data set that they were trained on, else they are computed from the data set `source`, if it is
-        given. Returns self."""
-        super().load(path, **choice)
-        if statistics is not None:
-            self.statistics = SourceStatistics.load(statistics, self.clip, self.learner)
-        else:
-            self.use_source(folder, source)
-        return self
-
-    def find_source(self, folder=None):
-        """The statistics in `folder` or in the package that belong to the present prompts, or None."""
-        source = {"source": self.trained_on} if self.trained_on else {}
-        return SourceStatistics.find(self.clip, self.learner, folder, **source)
-
-    def use_source(self, folder=None, source_set=None):
-        """Take what `find_source` finds; where that is nothing, compute it from `source_set`, if given."""
-        self.statistics = self.find_source(folder)
-        if self.statistics is None and source_set is not None:
-            self.prepare(source_set)
-        return self

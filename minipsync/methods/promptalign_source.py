@@ -1,0 +1,81 @@
+"""The source side of PromptAlign: token statistics, computed, loaded or taken from the package."""
+
+from ..statistics import SourceStatistics
+from .episodes import TestTimeMethod
+
+
+class StatisticsMethod(TestTimeMethod):
+    """A test-time method that knows the `statistics` of its source under the present prompts; `blocks` says
+    of which vision blocks it needs them."""
+
+    keeps = "statistics"
+
+    @property
+    def statistics(self) -> SourceStatistics | None:
+        """Those of the source under the present prompts."""
+        return self._statistics
+
+    @statistics.setter
+    def statistics(self, value):
+        if value is not None:
+            if value.prompts and (reason := value.misfit(self.clip, self.learner)):
+                raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
+            tokens = len(self.clip.model.visual.positional_embedding) + self.config.n_ctx
+            shape, need = tuple(value.means.shape), (len(self.blocks), tokens, self.clip.vision_width)
+            if len(value.means) <= max(self.blocks) or shape[1:] != need[1:]:
+                raise ValueError(f"{self.name}: source statistics of shape {shape}, expected {need} or more "
+                                 "layers: layers, tokens with prompts, channels")
+        self._statistics, self._made_for = value, self.copy_prompts()
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        if self._statistics is not None:                         # method.to(device) takes them along
+            self._statistics.to(self.clip.device)
+        return self
+
+    def check_source(self):
+        """ValueError that says what is missing or out of date, and how to get it."""
+        if self.statistics is None:
+            raise ValueError(f"{self.name} has no source statistics for these prompts; "
+                             "method.prepare(source_set) computes them, "
+                             "method.load(path, statistics=file) reads them")
+        if not self.prompts_are(self._made_for):
+            raise ValueError(f"{self.name}: the prompts are not those that the source statistics were made "
+                             "for, they have changed since; method.prepare(source_set) computes fitting ones")
+
+    def prepare(self, source_set, *, checkpoint=None, progress=True):
+        """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present
+        prompts; `method.statistics.save(path)` keeps them. checkpoint: see `one_pass`. Returns self."""
+        self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set,
+                                                   checkpoint=checkpoint, progress=progress)
+        return self
+
+    def fit(self, train_set, *, progress=True, **settings):
+        """Train the prompts as MaPLe does, then `prepare` with the same set."""
+        super().fit(train_set, progress=progress, **settings)
+        return self.prepare(train_set, progress=progress)
+
+    def load(self, path="auto", *, statistics=None, folder=None, source=None, **choice):
+        """Read prompts, as `Method.load`, and the statistics that belong to them.
+
+        statistics: a file; None: one in `folder` or in the package that was made for these prompts on the
+        data set that they were trained on, else they are computed from the data set `source`, if it is
+        given. Returns self."""
+        super().load(path, **choice)
+        if statistics is not None:
+            self.statistics = SourceStatistics.load(statistics, self.clip, self.learner)
+        else:
+            self.use_source(folder, source)
+        return self
+
+    def find_source(self, folder=None):
+        """The statistics in `folder` or in the package that belong to the present prompts, or None."""
+        source = {"source": self.trained_on} if self.trained_on else {}
+        return SourceStatistics.find(self.clip, self.learner, folder, **source)
+
+    def use_source(self, folder=None, source_set=None):
+        """Take what `find_source` finds; where that is nothing, compute it from `source_set`, if given."""
+        self.statistics = self.find_source(folder)
+        if self.statistics is None and source_set is not None:
+            self.prepare(source_set)
+        return self
