@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from .folders import SUFFIXES
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")       # of pictures
 
 
 def find_folder(root: Path, places: Sequence[str], name: str, home: str) -> Path:

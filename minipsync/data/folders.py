@@ -1,18 +1,17 @@
 """Your own pictures: one folder per class."""
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from ..pixels import to_rgb
+from .checks import SUFFIXES, fingerprint
 from .dataset import TEMPLATE, Dataset
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -66,20 +65,16 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     ids = [f.relative_to(root).as_posix() for f in files]
     if odd := [i for i in ids if i.encode(errors="replace").decode() != i or {"\n", "\r"} & {*i}]:
         raise ValueError(f"the file name {odd[0]!r} in {str(root)!r} cannot be kept in records; rename it")
-    names, sizes = _names(root, folders, class_names), [f.stat().st_size for f in files]
+    names = _names(root, folders, class_names)
+    sizes = [f"{i} {f.stat().st_size}" for i, f in zip(ids, files, strict=True)]
     warn_of_twins(names, str(root))
     return Dataset(root.resolve().name, names, labels, ids, lambda i: open_image(files[i]), templates,
-                   fingerprint=digest(zip(ids, sizes, strict=True)), origin="own")
-
-
-def digest(rows) -> str:
-    """16 hex digits for the ids and sizes of pictures: two folders of one name are not one data set."""
-    return hashlib.sha256("\n".join(f"{i} {size}" for i, size in rows).encode()).hexdigest()[:16]
+                   fingerprint=fingerprint(sizes), origin="own")    # two folders of one name are not one set
 
 
 def warn_of_twins(names: Sequence[str], where: str) -> None:
     """Two classes of one name are one sentence to CLIP: a picture of the second counts as wrong."""
-    if twins := sorted({name for name in names if list(names).count(name) > 1}):
+    if twins := sorted(name for name, n in Counter(names).items() if n > 1):
         warnings.warn(f"{len(twins)} class names in {where!r} stand for several classes, first {twins[0]!r}; "
                       "CLIP cannot tell those apart: give them names of their own", stacklevel=3)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .dataset import Dataset
 from .imagenet import FOLDERS, load_folders
-from .own import half_of, own_data, split_half
+from .own import own_or_half, split_half
 from .splits import PARTS, SPLITS, load_split
 
 BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}          # MaPLe's training for its base-to-new tables, depth 9
@@ -44,11 +44,8 @@ class Full:
         the split is called. Raises ValueError for an unknown name or split and for a copy that is not as
         published, FileNotFoundError for one that is not there, with where it should be.
         """
-        if (own := own_data(name, split)) is not None:
-            return own
-        stem, half = split_half(name)
-        if half and stem in self.names:
-            return half_of(self.dataset(stem, split), half)
+        if (data := own_or_half(self, name, split)) is not None:
+            return data
         if name not in self.names:
             close = difflib.get_close_matches(name, self.names, 1)
             raise ValueError(f"unknown data set {name!r}{f', did you mean {close[0]!r}?' if close else ''}; "

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
-from .own import half_of, own_data, split_half
+from .own import own_or_half, split_half
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
@@ -163,11 +163,8 @@ class Mini:
         transfer sets, 24 scenes per class by the artist of the validation domain, for choosing settings.
         Raises ValueError for an unknown name or split, with the list of good ones.
         """
-        if (own := own_data(name, split)) is not None:
-            return own
-        stem, half = split_half(name)
-        if half and stem in NAMES:
-            return half_of(self.dataset(stem, split), half)
+        if (data := own_or_half(self, name, split)) is not None:
+            return data
         if name not in NAMES:
             raise ValueError(f"unknown data set {name!r} of the mini benchmark, expected one of: "
                              f"{', '.join(NAMES)}, 'folder:/path' or 'wds:/path'.{did_you_mean(name, NAMES)}")

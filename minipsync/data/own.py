@@ -23,6 +23,14 @@ def own_data(name: str, split: str) -> Dataset | None:
     return None
 
 
+def own_or_half(bench, name: str, split: str) -> Dataset | None:
+    """One's own data, or a half of a data set of `bench`; None for all other names."""
+    stem, half = split_half(name)
+    if half and stem in bench.names:
+        return half_of(bench.dataset(stem, split), half)
+    return own_data(name, split)
+
+
 def split_half(name: str) -> tuple[str, str]:
     """"animals_base" -> ("animals", "base"); ("animals", "") for a whole data set."""
     stem, _, half = name.rpartition("_")

@@ -6,9 +6,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checks import some
+from .checks import SUFFIXES, fingerprint, some
 from .dataset import TEMPLATE, Dataset
-from .folders import SUFFIXES, digest, open_image, warn_of_twins
+from .folders import open_image, warn_of_twins
 
 
 def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
@@ -45,7 +45,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
     warn_of_twins(names, str(path))
     ids = [f"{s[0].name}/{s[1]}" for s in samples]
     return Dataset(home.resolve().name, names, [s[4] for s in samples], ids, read, templates, origin="own",
-                   fingerprint=digest(zip(ids, (s[3] for s in samples), strict=True)))
+                   fingerprint=fingerprint(f"{i} {s[3]}" for i, s in zip(ids, samples, strict=True)))
 
 
 def _shards(path: Path) -> list[Path]:
