@@ -149,8 +149,8 @@ def _start_from(prompts, train, bench, name, clip, data, settings, folder):
         if not method.keeps:
             return method.load(file)
         method.load(file, source=train, folder=folder)
-    if folder and (own := getattr(method, method.keeps)) is not None:
-        own.keep(folder)
+    if folder and method.find_source(folder) is None:      # not there yet, and not in the package
+        getattr(method, method.keeps).keep(folder)
     return method
 
 

@@ -171,14 +171,15 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
         optimizer.zero_grad()
         loss = loss_fn(clip.normalize(images.to(clip.device)), labels.to(clip.device))
         value = loss.item()
-        if math.isfinite(value):
+        wrong = "" if math.isfinite(value) else f"the loss is {value}"
+        if not wrong:
             loss.backward()
-        finite = math.isfinite(value) and all(p.grad is None or p.grad.isfinite().all() for p in parameters)
-        if not finite:
-            raise FloatingPointError(f"{name}: the loss is {value}{', its gradient' * math.isfinite(value)}"
-                                     f"{' not finite' * math.isfinite(value)} at epoch {epoch}, step "
-                                     f"{run.step % per_epoch}, lr {lr:g}; use a smaller lr than {config.lr:g}"
-                                     " or precision='fp32'")
+            finite = [p.grad.isfinite().all() for p in parameters if p.grad is not None]
+            if finite and not torch.stack(finite).all():                   # together: one wait for a GPU
+                wrong = f"the loss is {value}, its gradient not finite"
+        if wrong:
+            raise FloatingPointError(f"{name}: {wrong} at epoch {epoch}, step {run.step % per_epoch}, lr "
+                                     f"{lr:g}; use a smaller lr than {config.lr:g} or precision='fp32'")
         optimizer.step()
         run.advance(epoch, lr, value, time.perf_counter() - start, per_epoch, config.save_every)
         bar.update()

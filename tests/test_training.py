@@ -165,6 +165,10 @@ def test_checkpoint_of_another_run_or_no_checkpoint(tiny_clip, tmp_path):
     toy_method(tiny_clip).fit(Toy(), checkpoint=path, **FAST | {"epochs": 2})
     with pytest.raises(ValueError, match="another run: lr was 0.5, is 0.25"):
         toy_method(tiny_clip).fit(Toy(), checkpoint=path, **FAST | {"epochs": 2, "lr": 0.25})
+    other = Toy()
+    other.image_id = lambda i: f"another picture {i}"                 # as many, with the same labels
+    with pytest.raises(ValueError, match="another run: images was"):
+        toy_method(tiny_clip).fit(other, checkpoint=path, **FAST | {"epochs": 2})
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match="not a training checkpoint"):
         toy_method(tiny_clip).fit(Toy(), checkpoint=path, **FAST | {"epochs": 2})
@@ -177,6 +181,14 @@ class Plain:
 
     def normalize(self, x):
         return x
+
+
+def test_gradient_that_is_not_finite_keeps_the_parameters():
+    p = torch.nn.Parameter(torch.zeros(2))                # sqrt has no slope at 0, and the loss is finite
+    with pytest.raises(FloatingPointError, match="the loss is 1.0, its gradient not finite at epoch 0, step 0"):
+        training.fit([p], lambda images, labels: p.abs().sqrt().sum() + 1, Toy(),
+                     TrainConfig(epochs=2, batch_size=8, lr=0.1), Plain(), progress=False)
+    assert p.tolist() == [0, 0]
 
 
 def test_loss_that_is_not_finite_names_the_step_and_keeps_the_parameters():

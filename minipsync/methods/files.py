@@ -17,6 +17,10 @@ SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
 class SeveralFit(ValueError):
     """Of one seed there are several trainings; `paths` are their files."""
 
+    def __init__(self, text, paths):
+        super().__init__(text)
+        self.paths = paths
+
 
 def save(method, path):
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
@@ -123,6 +127,8 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
     folder = SHIPPED if folder is None else Path(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
+    own_seed = getattr(method.config, "seed", None) if method.prompt_settings is None else None
+    wanted_seed = own_seed if seed is None else seed
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
@@ -133,8 +139,8 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
             continue
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
-        reason = (misfit(method, tensors, metadata) or _other_choice(metadata, trained_on)
-                  or _other_training(method, config, seed))
+        reason = (misfit(method, tensors, metadata) or _other_choice(metadata, trained_on, wanted_seed)
+                  or _other_training(method, config))
         if reason:
             others.append(f"\n  {path.name}: {reason}")
         else:
@@ -146,14 +152,13 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
             f"prompts in {str(folder)!r}", "There")
         raise FileNotFoundError(f"no {what} fit {method.name} on {method.clip.name} ({wanted}); "
                                 f"fit and save your own. {place} for this method: {first or 'none'}")
-    lowest = [fit for fit in fits if fit[0] == min(fits)[0]]
-    if len(lowest) > 1:
-        error = SeveralFit(f"{len(lowest)} files in {str(folder)!r} have prompts of this {method.name}, seed "
-                           f"{lowest[0][0]}, trained with other shots, epochs or rates: name one of them, "
-                           f"{', '.join(path.name for *_, path in lowest)}")
-        error.paths = [path for *_, path in lowest]
-        raise error
-    return lowest[0][-1]
+    lowest = min(fits)[0]
+    paths = [path for number, _, path in fits if number == lowest]
+    if len(paths) > 1:
+        raise SeveralFit(f"{len(paths)} files in {str(folder)!r} have prompts of this {method.name}, seed "
+                         f"{lowest}, trained with other shots, epochs or rates: name one of them, "
+                         f"{', '.join(path.name for path in paths)}", paths)
+    return paths[0]
 
 
 def _other_choice(metadata, trained_on=None, seed=None):
@@ -164,12 +169,8 @@ def _other_choice(metadata, trained_on=None, seed=None):
     return "" if seed in (None, theirs) else f"seed {theirs}"
 
 
-def _other_training(method, config, seed):
+def _other_training(method, config):
     """In which setting the prompts of a file with this config were trained otherwise; empty if in none."""
-    if seed is None and method.prompt_settings is None:
-        seed = getattr(method.config, "seed", None)
-    if seed not in (None, config.get("seed")):
-        return f"seed {config.get('seed')}"
     names = config if method.prompt_settings is None else method.prompt_settings
     for name in (n for n in names if n != "seed" and n in config and hasattr(method.config, n)):
         theirs, ours = config[name], getattr(method.config, name)
