@@ -10,27 +10,26 @@ so a run that was killed and resumed ends where an undisturbed one ends, and so 
 processes shared (distributed.py): the batches are the same, whoever predicts them.
 """
 
-import dataclasses
-import functools
 import hashlib
 import numbers
 import struct
 import sys
-import time
 import warnings
 import zlib
 from pathlib import Path
 
 import pandas as pd
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 from . import distributed
-from .records import COLUMNS, add_facts, open_records
+from .data.content import of_picture
+from .identity import describe_facts, describe_run, versions
+from .records import add_facts, open_records
 from .results import Comparison, Result, compare, summarise
+from .rows import predict_rows
 
-__all__ = ["Comparison", "Result", "balanced_order", "compare", "describe_run", "evaluate"]
+__all__ = ["Comparison", "Result", "balanced_order", "compare", "evaluate"]
 
 UNREADABLE = (OSError, SyntaxError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 
@@ -40,24 +39,34 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
 
     limit:      how many images to take, None for all: a class-balanced sample that `seed` and the ids decide
     records:    where to keep one row per image: a folder (each run has a file of its own in it), a .csv file,
-                or None (memory). Images that have a row are not computed again. A .csv file with rows of
-                another method, setting, prompt, backbone, image set or seed raises ValueError.
+                or None (memory). Images that have a row are not computed again; in a folder, nor are those
+                of which another run with these settings has a row, of a data set that has grown since, or
+                in which a picture was mended. A .csv file with rows of another method, setting, prompt,
+                backbone, image set or seed raises ValueError.
     batch_size: images per call of `method.predict`
     progress:   show a bar
 
     `method` has name, config, class_names and predict(list of PIL images) -> logits [B, C]. If its
-    predictions depend on more than config, state_dict, source statistics, classes and backbone, a string
-    `method.fingerprint` stands for the rest. Images that cannot be read are left out with a warning, listed
-    in `skipped`, and tried again the next time.
+    predictions depend on more than what identity.py finds (code, config, state_dict, source statistics,
+    classes, backbone, pictures), a string `method.fingerprint` stands for the rest. Images that cannot be
+    read are left out with a warning, listed in `skipped`, and tried again the next time.
     """
     ids, labels = _check(method, data, limit, batch_size, seed)
     order = balanced_order(ids, labels, limit, seed)
-    run = describe_run(method, data, ids, labels, seed)
+    folder = None if records is None or Path(records).suffix == ".csv" else records
+    run = describe_run(method, data, ids, labels, seed, cache=folder)
     team, skipped, right, seen = distributed.world(), [], 0, 0
     mine = range(distributed.rank() * batch_size, len(order), team * batch_size)       # starts of my batches
     name = f"{run['method']} on {run['dataset']}" + (f", process 1 of {team}" if team > 1 else "")
     facts = describe_facts(method, data) | {"images": len(order)}
-    with open_records(records, run, [ids[i] for i in order], facts) as kept, \
+    position = {ids[i]: i for i in order}
+
+    def same_picture(row):
+        """Is a row of another data set of this run's settings one of a picture that we have, too?"""
+        i = position.get(row["image"])
+        return i is not None and labels[i] == row["label"] and _content_now(data, i) == row["picture"]
+
+    with open_records(records, run, list(position), facts, versions(), same_picture) as kept, \
             _bar(sum(len(order[s:s + batch_size]) for s in mine), name, progress) as bar:
         resumed = sum(ids[i] in kept.rows for i in order)
         for start in mine:
@@ -68,7 +77,8 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
                 # an interrupted batch is predicted whole: batch mates can move the last digits of a logit
                 old, _ = _read_images(data, labels, [i for i in chunk if i not in new and i not in bad])
                 batch = {i: (new | old)[i] for i in chunk if i in new or i in old}
-                rows = _predict(method, batch, ids, labels, run["seed"])
+                contents = {i: of_picture(data, i, image) for i, image in batch.items()}
+                rows = predict_rows(method, batch, ids, labels, run["seed"], contents)
                 kept.append([row for i, row in rows.items() if i in new])
             done = [kept.rows[ids[i]]["correct"] for i in chunk if ids[i] in kept.rows]
             right, seen = right + sum(done), seen + len(done)
@@ -106,44 +116,6 @@ def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:
         if limit is not None and len(order) >= limit:
             break
     return order if limit is None else order[:limit]
-
-
-def describe_run(method, data, ids, labels, seed) -> dict:
-    """Everything that a prediction depends on, in words and hashes; what records are keyed by."""
-    from . import __version__  # not there yet while the package is imported
-    config, clip = getattr(method, "config", None), getattr(method, "clip", None)
-    prompts = method.state_dict() if hasattr(method, "state_dict") else {}
-    # statistics and prototypes of the source: attributes that name their tensors in `tensors`
-    source = {f"{part}.{name}": getattr(value, name) for part, value in vars(method).items()
-              for name in getattr(value, "tensors", ())}
-    images = sorted(f"{i} {label}" for i, label in zip(ids, labels, strict=True))
-    return {"method": _name(method), "dataset": str(data.name), "seed": int(seed),
-            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
-            "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
-            "extra": getattr(method, "fingerprint", None), "version": __version__, "code": code_fingerprint(),
-            "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
-            "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
-            "images": f"{len(images)}, {_hash([*images, getattr(data, 'fingerprint', '')])}"}
-
-
-def describe_facts(method, data) -> dict:
-    """What changes no prediction, but decides what a table may put the numbers beside."""
-    clip = getattr(method, "clip", None)
-    return {"origin": getattr(data, "origin", ""),
-            "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
-            "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", "")}
-
-
-@functools.cache
-def code_fingerprint() -> str:
-    """12 hex digits for the source of this package, but for what cannot change a prediction: rows that an
-    older version of a loss or a view predicted must not pass for this version's."""
-    root = Path(__file__).parent
-    apart = ("__main__", "distributed", "evaluation", "exercises", "parameters", "plots", "protocols",
-             "records", "report", "results", "runs", "source_pass", "tables", "tensors", "training",
-             "zero_shot_gate")
-    files = sorted(file for file in root.rglob("*.py") if not (file.parent == root and file.stem in apart))
-    return _hash(part for file in files for part in (file.relative_to(root).as_posix(), file.read_bytes()))
 
 
 # ---- parts -------------------------------------------------------------------------------------------
@@ -210,6 +182,13 @@ def _check_classes(ours, theirs, name):
                      "method.set_class_names(data.class_names)")
 
 
+def _content_now(data, i):
+    try:
+        return of_picture(data, i, None if getattr(data, "places", None) else data[i][0])
+    except UNREADABLE:
+        return None
+
+
 def _read_images(data, labels, positions):
     """({position: PIL image}, {position: why it cannot be read})."""
     images, bad = {}, {}
@@ -224,55 +203,3 @@ def _read_images(data, labels, positions):
                              f"data.labels[{i}] is {labels[i]}; the two must agree")
         images[i] = image
     return images, bad
-
-
-def _predict(method, batch, ids, labels, seed):
-    """{position: record} for a dict {position: image}. Probabilities are the softmax of the logits."""
-    start = time.perf_counter()
-    logits = torch.as_tensor(method.predict(list(batch.values()))).detach().float().cpu()    # [B, C]
-    seconds = (time.perf_counter() - start) / len(batch)  # .cpu() has waited for a GPU
-    expected = (len(batch), len(method.class_names))
-    if tuple(logits.shape) != expected:
-        raise ValueError(f"{_name(method)}.predict gave logits of shape {tuple(logits.shape)}; "
-                         f"expected {expected}")
-    finite = logits.isfinite().all(dim=1).tolist()                                           # [B]
-    if not all(finite):
-        first = ids[list(batch)[finite.index(False)]]
-        raise ValueError(f"{_name(method)} gave logits that are not finite for image {first}; try precision "
-                         '"fp32" or a smaller learning rate')
-    p = logits.double().softmax(dim=1)                                                       # [B, C]
-    entropy = _entropy(p)                                                                    # [B]
-    untuned = getattr(method, "untuned", None)            # of a method that tunes on the image: before it did
-    before = entropy if untuned is None else _entropy(untuned.double().cpu().softmax(dim=1))
-    best = logits.argsort(dim=1, descending=True, stable=True)[:, :5].tolist()               # [B, 5]
-    rows = {}
-    for k, i in enumerate(batch):
-        guess = best[k][0]
-        values = (ids[i], labels[i], guess, int(guess == labels[i]), _short(p[k, guess]), _short(entropy[k]),
-                  _short(before[k]), " ".join(map(str, best[k])), _short(seconds), seed)
-        rows[i] = dict(zip(COLUMNS, values, strict=False))    # all columns but the last, `run`
-    return rows
-
-
-def _name(method) -> str:
-    return getattr(method, "name", type(method).__name__)
-
-
-def _entropy(p):
-    return -torch.special.xlogy(p, p).sum(dim=1)                                             # [B, C] -> [B]
-
-
-def _short(x) -> float:
-    return float(f"{float(x):.6g}") + 0.0                 # what the CSV keeps; in memory the same; never -0.0
-
-
-def _hash_tensors(tensors) -> str:
-    return _hash(part for name, tensor in sorted(tensors.items())
-                 for part in (name, tensor.detach().float().cpu().numpy().tobytes()))
-
-
-def _hash(parts) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update((part if isinstance(part, bytes) else str(part).encode()) + b"\0")
-    return digest.hexdigest()[:12]

@@ -73,7 +73,8 @@ def variant_prototypes(clip, learner, prompts: Tensor, names: list[list[list[str
     b, k, v = torch.tensor([row[:3] for row in flat], device=prompts.device).T
     packed = pack_context([row[3] for row in flat], learner.n_ctx, tail=learner.tail, class_specific=True,
                           context_length=clip.context_length)
-    slots = prompts[b].transpose(0, 1).flatten(1, 2)                                   # [L, texts * n, W]
+    # index_select: the gradient of prompts[b] is summed in no fixed order where there are several threads
+    slots = prompts.index_select(0, b).transpose(0, 1).flatten(1, 2)                   # [L, texts * n, W]
     _, h = text_prototypes(clip, packed, slots)                                        # [texts, D]
     n_variants = max(len(texts) for classes in names for texts in classes)
     shape = (len(names), len(names[0]), n_variants)

@@ -20,13 +20,13 @@ import pandas as pd
 
 from .data import BENCHMARKS
 from .methods import REGISTRY, TestTimeMethod
-from .records import COLUMNS, HEADER, run_key
+from .records import HEADER, parse_row, run_key
 from .results import Result, summarise, wilson
 from .tables import PRINTED
 
 # what belongs to a data set, or to the day: two values make two settings only where one data set has both
-LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "version", "code",
-         "classes", "images", "prompts", "source", "trained_on")
+LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "code", "classes",
+         "images", "content", "prompts", "source", "trained_on", "libraries")
 
 
 # ---- reading ----------------------------------------------------------------------------------------
@@ -54,9 +54,9 @@ class Run:
 def load_runs(folder) -> list[Run]:
     """Every run that has complete rows in a record file somewhere below `folder`; nothing is written.
 
-    Files of one run are pooled: those of the processes of a run that was killed, and copies. A torn last line
-    does not count, other CSV files are passed over. Raises ValueError, with its name, for a file that is
-    broken and for a folder that is not there."""
+    Files of one run are pooled: those of the processes of a run that was killed, and copies, but not those
+    that other versions of the libraries made. A torn last line does not count, other CSV files are passed
+    over. Raises ValueError, with its name, for a file that is broken and for a folder that is not there."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder; expected one that evaluate(…, records=…) wrote")
@@ -66,9 +66,14 @@ def load_runs(folder) -> list[Run]:
         if _has_records(path, content):
             about, key, facts = _describe(path.with_suffix(".run.json"))
             if rows := _rows(path, content, key):
-                first = found.setdefault(key, (path, about, facts, {}))
+                first = found.setdefault((key, libraries_of(facts)), (path, about, facts, {}))
                 first[3].update((row["image"], row) for row in rows if row["image"] not in first[3])
-    return [_run(key, *parts) for key, parts in found.items()]
+    return [_run(key, *parts) for (key, _), parts in found.items()]
+
+
+def libraries_of(facts) -> str:
+    """The versions of the libraries that a run was made with; several where it went on with others."""
+    return "; ".join(facts.get("libraries", []))
 
 
 def _run(key, path, about, facts, rows):
@@ -106,14 +111,11 @@ def _rows(path, content, key):
     rows = []
     for number, line in enumerate(content[len(HEADER):].split(b"\n")[:-1], start=2):      # the last is torn
         try:
-            [row] = csv.reader([line.decode()])
-            values = {name: kind(value) for (name, kind), value in zip(COLUMNS.items(), row, strict=True)}
-            if values.pop("run") != key or values["correct"] not in (0, 1):
-                raise ValueError(f"expected correct to be 0 or 1, and the key {key} at the end")
+            [fields] = csv.reader([line.decode()])
+            rows.append(parse_row(fields, key))
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path}, line {number} is not a record of its run ({error}): {line[:80]!r}; "
                              "delete that line, its image will be evaluated again") from None
-        rows.append(values)
     return rows
 
 
@@ -207,7 +209,7 @@ def _trained(method):
 
 def _settings(method, runs) -> list[dict]:
     """For each run all that it depends on, but for the seed of its prompts."""
-    whole = ("precision", "backbone", "extra", "version", "code", "classes", "images")
+    whole = ("precision", "backbone", "extra", "code", "classes", "images", "content")
     settings = []
     for run in runs:
         apart = {"image seed": run.seed, **{name: run.about.get(name) for name in whole},
@@ -217,14 +219,15 @@ def _settings(method, runs) -> list[dict]:
     # One seed has one outcome of training; a second was trained otherwise, which no config tells. A method
     # that tunes at test time takes prompts from outside, and its own seed is that of the views.
     trained = _trained(method)
-    for name, by in (("prompts", ()), ("source", ("prompts",))):
-        if name == "source" or trained:
+    for name, by in (("prompts", ()), ("source", ("prompts",)), ("libraries", ("prompts", "source"))):
+        if name != "prompts" or trained:
             seen = {}
-            for run, values in zip(runs, settings, strict=True):
+            own = [libraries_of(r.facts) if name == "libraries" else r.about.get(name) for r in runs]
+            for run, values, value in zip(runs, settings, own, strict=True):
                 place = [run.dataset, values, run.config.get("seed"), *(run.about.get(n) for n in by)]
-                seen.setdefault(as_json(place), set()).add(run.about.get(name))
+                seen.setdefault(as_json(place), set()).add(value)
             if any(len(values) > 1 for values in seen.values()):
-                settings = [s | {name: r.about.get(name)} for s, r in zip(settings, runs, strict=True)]
+                settings = [s | {name: value} for s, value in zip(settings, own, strict=True)]
     return settings
 
 

@@ -248,7 +248,7 @@ def test_full_disk(tmp_path):
 
 
 def test_corrupt_images_are_counted_and_tried_again(tmp_path):
-    path, bad = tmp_path / "a.csv", {0, 20, 21}
+    path, bad = tmp_path / "records", {0, 20, 21}
     with pytest.warns(UserWarning, match="3 of 45 images of colours could not be read"):
         result = evaluate(Guess(), Colours(corrupt=bad), records=path, batch_size=4, progress=False)
     assert result.n == 42 and len(result.skipped) == 3 and "(3 unreadable images skipped)" in repr(result)
@@ -258,8 +258,9 @@ def test_corrupt_images_are_counted_and_tried_again(tmp_path):
         method = Guess()
         evaluate(method, Colours(corrupt=bad), records=path, batch_size=4, progress=False)
     assert not method.calls                                             # nothing new to predict
-    mended = evaluate(Guess(), Colours(), records=path, batch_size=4, progress=False)
-    assert mended.n == 45 and not mended.skipped
+    method = Guess()
+    mended = evaluate(method, Colours(), records=path, batch_size=4, progress=False)
+    assert mended.n == 45 and not mended.skipped and mended.resumed == 42
     assert same(mended, evaluate(Guess(), Colours(), batch_size=4, progress=False))
     with pytest.raises(ValueError, match="none of the 45 images"):
         evaluate(Guess(), Colours(corrupt=range(45)), progress=False)

@@ -13,9 +13,10 @@ from minipsync.data.mini import TRANSFER
 from minipsync.data.own import split_half
 from minipsync.evaluation import evaluate
 from minipsync.methods import REGISTRY
-from minipsync.records import COLUMNS, RecordFile
+from minipsync.records import RecordFile
 from minipsync.report import TABLES, load_runs, report
 from minipsync.results import compare, wilson
+from minipsync.rows import COLUMNS
 from minipsync.tables import published, to_csv, to_latex, to_markdown, to_text
 
 MINI, FULL = "0123mini", "4567full"
@@ -31,17 +32,17 @@ def fingerprint(monkeypatch):
 def rows(right, first=0, seconds=0.002):
     """Records of images `first`, `first` + 1, …; `right`: a string of 1 and 0."""
     values = [(f"{i}.png", i % 3, i % 3 if bit == "1" else 3, int(bit), 0.5, 1.0, 1.0, "0 1 2 3 4", seconds,
-               0) for i, bit in enumerate(right, start=first)]
+               0, "abc") for i, bit in enumerate(right, start=first)]
     return [dict(zip(list(COLUMNS)[:-1], value, strict=True)) for value in values]
 
 
 def describe(method="maple", dataset="sketch", backbone=MINI, prompts=None, image_seed=0, source="s",
              code="c", classes="3, abc", **config):
-    """As evaluation.describe_run; `seed` is one of the config."""
+    """As identity.describe_run; `seed` is one of the config."""
     return {"method": method, "dataset": dataset, "seed": image_seed, "config": {"seed": 1, **config},
             "prompts": prompts or f"p{config.get('seed', 1)}", "source": source, "extra": None,
-            "version": "1", "code": code, "backbone": backbone, "precision": "fp32", "classes": classes,
-            "images": "9, def"}
+            "code": code, "backbone": backbone, "precision": "fp32", "classes": classes, "images": "9, def",
+            "content": "fed"}
 
 
 def write(folder, right, rank=None, first=0, seconds=0.002, facts=None, **run):

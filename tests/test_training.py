@@ -185,7 +185,7 @@ class Plain:
 
 def test_gradient_that_is_not_finite_keeps_the_parameters():
     p = torch.nn.Parameter(torch.zeros(2))                # sqrt has no slope at 0, and the loss is finite
-    with pytest.raises(FloatingPointError, match="the loss is 1.0, its gradient not finite at epoch 0, step 0"):
+    with pytest.raises(FloatingPointError, match="the loss is 1.0, its gradient not finite at epoch 0"):
         training.fit([p], lambda images, labels: p.abs().sqrt().sum() + 1, Toy(),
                      TrainConfig(epochs=2, batch_size=8, lr=0.1), Plain(), progress=False)
     assert p.tolist() == [0, 0]

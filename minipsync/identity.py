@@ -1,0 +1,71 @@
+"""What a prediction depends on, and what else is worth knowing of a run.
+
+A run is known by its description: method, settings, prompts, source, code, weights, classes and pictures, the
+last three and the prompts by content. Records are found by a hash of it, so that none is taken for another's.
+Facts change no prediction, or only its last digits: where the data are from, versions of libraries.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+
+from . import rows
+from .data.content import fingerprint_of_pictures
+from .source_code import code_fingerprint
+
+LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")     # what pixels go through
+
+
+def describe_run(method, data, ids, labels, seed, cache=None) -> dict:
+    """Everything that decides a prediction, in words and hashes; what records are keyed by.
+
+    cache: a folder where the fingerprint of a large data set is kept (see data/content.py)."""
+    config, clip = getattr(method, "config", None), getattr(method, "clip", None)
+    prompts = method.state_dict() if hasattr(method, "state_dict") else {}
+    # statistics and prototypes of the source: attributes that name their tensors in `tensors`
+    source = {f"{part}.{name}": getattr(value, name) for part, value in vars(method).items()
+              for name in getattr(value, "tensors", ())}
+    through = [rows.predict_rows, method, data, getattr(data, "reader", None), clip]
+    return {"method": rows.name_of(method), "dataset": str(data.name), "seed": int(seed),
+            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
+            "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
+            "extra": getattr(method, "fingerprint", None),
+            "code": code_fingerprint(each for each in through if each is not None),
+            "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
+            "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
+            "images": f"{len(ids)}, {_hash(sorted(f'{i} {x}' for i, x in zip(ids, labels, strict=True)))}",
+            "content": content_of(data, cache)}
+
+
+def content_of(data, cache=None) -> str:
+    """The fingerprint of the pictures of any data set."""
+    if hasattr(data, "content"):
+        return data.content(cache)
+    return getattr(data, "fingerprint", "") or fingerprint_of_pictures(data)
+
+
+def describe_facts(method, data) -> dict:
+    """What changes no prediction, but decides what a table may put the numbers beside."""
+    from . import __version__  # not there yet while the package is imported
+    clip = getattr(method, "clip", None)
+    return {"origin": getattr(data, "origin", ""),
+            "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
+            "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", ""),
+            "version": __version__}
+
+
+def versions() -> str:
+    """The libraries that can move the last digits of a prediction, with their versions."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+
+
+def _hash_tensors(tensors) -> str:
+    return _hash(part for name, tensor in sorted(tensors.items())
+                 for part in (name, tensor.detach().float().cpu().numpy().tobytes()))
+
+
+def _hash(parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update((part if isinstance(part, bytes) else str(part).encode()) + b"\0")
+    return digest.hexdigest()[:12]
