@@ -36,7 +36,7 @@ def main():
             if name.endswith("another process"):
                 content._known.clear()
             start = time.perf_counter()
-            seen.append(content.fingerprint_of_files(ids, labels, places, cache=root / "cache"))
+            seen.append(content.of_files(ids, labels, places, cache=root / "cache"))
             seconds = time.perf_counter() - start
             print(f"{name}: {seconds:.2f} s, {1e6 * seconds / len(ids):.0f} µs a file")
         assert len(set(seen)) == 1, seen

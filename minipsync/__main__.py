@@ -99,7 +99,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
                            ("--dataset", trained_on * (trained_on != "imagenet")),
                            ("--prompts", prompts * (prompts != PROMPTS)), *(("--set", s) for s in settings),
                            ("--seed", seed))
-        return _take_source(built, source, train_set, images, command)
+        return _take_source(built, source, train_set, trained_on, images, command)
 
     plan = [(data, method, s) for data in sets for method in methods
             for s in (seeds if "seed" in _fields(method) else [None])]
@@ -117,7 +117,8 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         built = ready(method, data, s)
         if built.prompts_from and (method, s) not in told:
             told.add((method, s))
-            _say(f"{method}: prompts {built.prompts_from}, trained on {built.trained_on}")
+            by_name = "" if _at_hand(train_set, trained_on) else " (by name: its pictures are not here)"
+            _say(f"{method}: prompts {built.prompts_from}, trained on {built.trained_on}{by_name}")
         _say(evaluate(built, data, limit or None, records, batch, sample_seed, not quiet))
     _say(f"records: {records}")
     distributed.stop()
@@ -180,7 +181,8 @@ def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, prom
         own |= {"seed": s} if s is not None else {}        # as `run` builds it: the recipe may depend on it
         built = build(method, clip, train.class_names, **{**bench.settings(method), **own})
         _load(built, prompts, train.name, s, bench, lambda: train)
-        there = distributed.from_first(built.find_source(out) is not None)   # all processes do the same
+        there = built.find_source(out, train) is not None
+        there = distributed.from_first(there)                  # all processes do the same
         if there and not again:
             _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
             continue
@@ -313,7 +315,7 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
         return files.load(method, place)
     if prompts != PROMPTS and not place.is_dir():
         raise FileNotFoundError(f"--prompts {prompts}: there is no such file or folder")
-    choice = {"trained_on": trained_on, "seed": seed}
+    choice = {"trained_on": trained_on, "seed": seed, "train_set": _at_hand(train_set, trained_on)}
     try:
         try:
             path = files.find(method, place, **choice)
@@ -333,7 +335,18 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
     files.load(method, path)
 
 
-def _take_source(method, folder, train_set, images, command):
+def _at_hand(train_set, trained_on):
+    """The training set, or None where it is not here, or not whole, so that prompts go by its name alone."""
+    try:
+        train = train_set()
+    except (FileNotFoundError, ValueError):
+        if ":" in trained_on:                              # one's own, asked for by its path
+            raise
+        return None
+    return None if train.origin == "partial" else train
+
+
+def _take_source(method, folder, train_set, trained_on, images, command):
     """`method` with what it keeps of its source; images=False only looks whether all is there. Raises
     FileNotFoundError with the command for what is missing, ValueError for prompts of another source."""
     if not method.keeps:
@@ -342,7 +355,7 @@ def _take_source(method, folder, train_set, images, command):
     if train is not None and method.trained_on not in ("", train.name):
         raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
                          f"{method.trained_on}; say --trained-on {method.trained_on}")
-    if method.find_source(folder) is None:
+    if method.find_source(folder, _at_hand(train_set, trained_on)) is None:
         raise FileNotFoundError(f"{method.name} has no source {method.keeps} in {str(folder)!r} for the "
                                 f"prompts {method.prompts_from}; compute them once: minipsync prepare "
                                 f"{method.name} {command}")

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 
 from . import rows
-from .data.content import fingerprint_of_pictures
+from .data.content import of_dataset
 from .source_code import code_fingerprint
 
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")     # what pixels go through
@@ -34,14 +34,7 @@ def describe_run(method, data, ids, labels, seed, cache=None) -> dict:
             "backbone": getattr(clip, "fingerprint", None), "precision": getattr(clip, "precision", None),
             "classes": f"{len(method.class_names)}, {_hash(method.class_names)}",
             "images": f"{len(ids)}, {_hash(sorted(f'{i} {x}' for i, x in zip(ids, labels, strict=True)))}",
-            "content": content_of(data, cache)}
-
-
-def content_of(data, cache=None) -> str:
-    """The fingerprint of the pictures of any data set."""
-    if hasattr(data, "content"):
-        return data.content(cache)
-    return getattr(data, "fingerprint", "") or fingerprint_of_pictures(data)
+            "content": of_dataset(data, cache)}
 
 
 def describe_facts(method, data) -> dict:

@@ -9,6 +9,7 @@ those that the package ships or that an earlier run kept, and trains only what i
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from .methods import REGISTRY, build, files
 from .results import wilson
 from .settings import replace_settings
 from .tables import OOD
+from .training import learned_pictures
 
 SEEDS = (1, 2, 3)
 
@@ -60,10 +62,12 @@ def prompt_file(method, train_set, **recipe):
     facts = {"config": asdict(method.config), "backbone": method.clip.fingerprint,
              "precision": method.clip.precision, "classes": method.class_names,
              "recipe": {k: v for k, v in asdict(config).items() if k not in free},
-             "images": [train_set.fingerprint, *map(train_set.image_id, range(len(train_set)))]}
+             "images": [learned_pictures(train_set, config.shots, config.seed),
+                        *map(train_set.image_id, range(len(train_set)))]}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     shots = "all" if config.shots is None else config.shots
-    return f"{method.name}_{train_set.name}_{shots}shots_seed{config.seed}_{key}.safetensors"
+    name = re.sub(r"[^\w.-]+", "_", train_set.name)
+    return f"{method.name}_{name}_{shots}shots_seed{config.seed}_{key}.safetensors"
 
 
 # ---- protocols --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ the file says which, and loading it beside others raises. PromptSync's prototype
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .data.content import of_dataset
 from .source_pass import one_pass
 from .tensors import write_tensors
 
@@ -36,7 +38,8 @@ def prompts_fingerprint(learner: torch.nn.Module) -> str:
 class FromSource:
     """Tensors computed on a source data set, with what they belong to.
 
-    class_names: of the source, in label order. clip, prompts: fingerprints. source: name of the data set.
+    class_names: of the source, in label order. clip, prompts: fingerprints. source: name of the data set;
+    content: fingerprint of its pictures, "" where that was not noted.
     """
 
     kind: ClassVar[str]
@@ -46,6 +49,7 @@ class FromSource:
     clip: str = field(default="", kw_only=True)
     prompts: str = field(default="", kw_only=True)
     source: str = field(default="", kw_only=True)
+    content: str = field(default="", kw_only=True)
     n_images: int = field(default=0, kw_only=True)
 
     def save(self, path: str | Path) -> Path:
@@ -57,8 +61,9 @@ class FromSource:
     def keep(self, folder: str | Path) -> Path:
         """`save` to `folder`, under a name of its own. Returns the path."""
         recipe = json.dumps(getattr(self, "recipe", ""), sort_keys=True)
-        key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe}".encode()).hexdigest()[:10]
-        return self.save(Path(folder).expanduser() / f"{self.kind}_{self.source}_{key}.safetensors")
+        key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe} {self.content}".encode()).hexdigest()[:10]
+        name = re.sub(r"[^\w.-]+", "_", self.source)
+        return self.save(Path(folder).expanduser() / f"{self.kind}_{name}_{key}.safetensors")
 
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):
@@ -113,7 +118,7 @@ class FromSource:
         """The file in `folder`, else in this package, that belongs to these weights and prompts, or None.
 
         wanted: facts that it must have, as source="imagenet": the same prompts have other statistics on
-        other data."""
+        other data. A content of "" is not known, and fits any."""
         folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             try:
@@ -124,7 +129,8 @@ class FromSource:
             if (metadata.get("format"), metadata.get("kind")) == (FORMAT, cls.kind):
                 facts = json.loads(metadata["facts"])
                 mine = {"clip": clip.fingerprint, "prompts": prompts_fingerprint(learner), **wanted}
-                if all(facts.get(name) == value for name, value in mine.items()):
+                if all(facts.get(name) == value or name == "content" and not (value and facts.get(name))
+                       for name, value in mine.items()):
                     return cls.load(path, clip, learner)
         return None
 
@@ -205,4 +211,5 @@ class SourceStatistics(FromSource):
 def origin(clip, learner, dataset) -> dict:
     """The facts that a file carries about where its tensors come from."""
     return {"class_names": list(dataset.class_names), "clip": clip.fingerprint, "n_images": len(dataset),
-            "prompts": prompts_fingerprint(learner), "source": getattr(dataset, "name", "")}
+            "prompts": prompts_fingerprint(learner), "source": getattr(dataset, "name", ""),
+            "content": of_dataset(dataset)}

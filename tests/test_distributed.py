@@ -98,14 +98,14 @@ def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
     whole = kind.collect(clip, learner, data, batch_size=8, progress=False)
     monkeypatch.setattr("minipsync.source_pass.time.monotonic", iter(range(0, 10**6, 100)).__next__)
     seen = []
-    read, data._read = data._read, lambda i: seen.append(i) or read(i)
+    read, data.reader = data.reader, lambda i: seen.append(i) or read(i)
     def killed(i):
         if i >= 20:
             raise KeyboardInterrupt
         return read(i)
     try:
         with monkeypatch.context() as m:
-            m.setattr(data, "_read", killed)
+            m.setattr(data, "reader", killed)
             with pytest.raises(KeyboardInterrupt):
                 kind.collect(clip, learner, data, batch_size=8, progress=False, checkpoint=tmp_path / "pass")
         again = kind.collect(clip, learner, data, batch_size=8, progress=False, checkpoint=tmp_path / "pass")
@@ -118,7 +118,7 @@ def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
         forget(tmp_path / "pass")
         assert not list(tmp_path.iterdir())
     finally:
-        data._read = read
+        data.reader = read
 
 
 def test_processes_share_a_pass(source, monkeypatch):

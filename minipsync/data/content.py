@@ -38,7 +38,24 @@ class Place(NamedTuple):
     size: int | None = None
 
 
-def fingerprint_of_files(ids: Sequence[str], labels: Iterable[int], places: Sequence[Place],
+def of_dataset(data, cache: str | Path | None = None) -> str:
+    """16 hex digits for the pictures of a data set of any kind; cache: see `of_files`.
+
+    What is made of no files has a fingerprint of its own (the mini benchmark), or its pixels count."""
+    if (places := getattr(data, "places", None)) is not None:
+        return of_files([data.image_id(i) for i in range(len(data))], data.labels, places, cache)
+    return getattr(data, "fingerprint", "") or of_pictures(data)
+
+
+def name_of_own(folder: Path, name: str | None, ids, labels, places) -> str:
+    """The name that a user gave to data of one's own, else one that tells two folders called "test" apart:
+    the folder's and six digits of its content."""
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"name={name!r}: expected a word or two that stand for the data set in tables")
+    return name.strip() if name else f"{folder.resolve().name}-{of_files(ids, labels, places)[:6]}"
+
+
+def of_files(ids: Sequence[str], labels: Iterable[int], places: Sequence[Place],
                          cache: str | Path | None = None) -> str:
     """16 hex digits for the pictures at `places`, whatever the folder above them is called.
 
@@ -61,7 +78,7 @@ def fingerprint_of_files(ids: Sequence[str], labels: Iterable[int], places: Sequ
     return found
 
 
-def fingerprint_of_pictures(data, most: int = 1000) -> str:
+def of_pictures(data, most: int = 1000) -> str:
     """16 hex digits for the pixels of a data set that is not made of files; of more than `most` pictures,
     those whose ids have the lowest hashes."""
     ids = [str(data.image_id(i)) for i in range(len(data))]

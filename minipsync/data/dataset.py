@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from .content import Place, of_files
+from .pictures import ReadPlaces, ReadSome
+
 TEMPLATE = "a photo of a {}."
 
 
@@ -17,9 +20,11 @@ class Dataset:
     class_names: list of C names in label order.
     labels:      int array [n], each 0 … C - 1.
     ids:         n strings that name each picture for good.
-    read:        index -> PIL image in RGB.
+    read:        index -> PIL image in RGB; None: what lies at `places`.
     templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
-    fingerprint: stands for the files that the pictures are made of, where that is known.
+    places:      where the bytes of each picture lie (content.Place), if they are made of files.
+    fingerprint: 16 hex digits that follow the pictures' content: of their files as they are now (content.py),
+                 else what the constructor was given, "" if nothing.
     origin:      "mini", "full", "partial" (an incomplete copy of one of the full benchmark) or "own"; "" if
                  nobody said so. Decides what a number measured on it may be compared with.
 
@@ -31,12 +36,15 @@ class Dataset:
     whole: tuple[np.ndarray, list[int]] | None = None
 
     def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
-                 read: Callable[[int], Image.Image], templates: Sequence[str] = (TEMPLATE,),
-                 split: str = "test", fingerprint: str = "", origin: str = ""):
-        self.name, self.split, self.fingerprint, self.origin = name, split, fingerprint, origin
+                 read: Callable[[int], Image.Image] | None, templates: Sequence[str] = (TEMPLATE,),
+                 split: str = "test", fingerprint: str = "", origin: str = "",
+                 places: Sequence[Place] | None = None):
+        self.name, self.split, self.origin, self._given = name, split, origin, fingerprint
+        self.places = None if places is None else list(places)
         self.class_names = list(class_names)
         self.templates = [templates] if isinstance(templates, str) else list(templates)
-        self.labels, self._ids, self._read = np.asarray(labels), list(ids), read
+        self.labels, self._ids = np.asarray(labels), list(ids)
+        self.reader = ReadPlaces(self.places) if read is None else read
         if self.labels.size and self.labels.dtype.kind not in "iu":
             raise ValueError(f"data set {name!r}: labels are {self.labels.dtype}, first {self.labels[0]!r}; "
                              "expected whole numbers, places in class_names")
@@ -49,12 +57,16 @@ class Dataset:
                              f"expected 0 … {len(self.class_names) - 1} for "
                              f"{len(self.class_names)} class names")
 
+    @property
+    def fingerprint(self) -> str:
+        return self._given if self.places is None else of_files(self._ids, self.labels, self.places)
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
         i = range(len(self))[i]                                    # negative indices; IndexError past the end
-        return self._read(i), int(self.labels[i])
+        return self.reader(i), int(self.labels[i])
 
     def image_id(self, i: int) -> str:
         """The name of picture i, the same in every run and every subset."""
@@ -63,9 +75,11 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The pictures `indices`, with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
-        ids, read = [self._ids[i] for i in rows], lambda i: self._read(rows[i])
+        ids = [self._ids[i] for i in rows]
+        places = None if self.places is None else [self.places[i] for i in rows]
+        read = None if isinstance(self.reader, ReadPlaces) else ReadSome(self.reader, rows)
         return Dataset(self.name, self.class_names, self.labels[rows], ids, read, self.templates, self.split,
-                       self.fingerprint, self.origin)
+                       self._given, self.origin, places)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
         """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""

@@ -7,32 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from ..pixels import to_rgb
-from .checks import SUFFIXES, fingerprint
+from .checks import SUFFIXES
+from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The first frame of a picture file as RGB, as `to_rgb` says; OSError for whatever PIL cannot read."""
-    try:
-        with Image.open(path) as image:
-            return to_rgb(image)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:                            # PIL's decoders raise all sorts for damaged files
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
 def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None = None,
-           templates: Sequence[str] = (TEMPLATE,)) -> Dataset:
+           templates: Sequence[str] = (TEMPLATE,), name: str | None = None) -> Dataset:
     """The pictures below `path`, one sub-folder per class, as a `Dataset`.
 
     The label of a picture is its folder's place in the sorted list of folders. Class names are, in this order
     of preference: `class_names` (a list in that order, or {folder: name}), a file `classnames.txt` in `path`
     with lines "folder name words", else the folders' names with underscores as spaces. Pictures are read as
-    they are stored (EXIF's rotation is not followed), their first frame, transparent parts on white.
+    they are stored (EXIF's rotation is not followed), their first frame, transparent parts on white. `name`
+    is what tables call the data set; by default what the folder is called and six digits of its content.
     Raises FileNotFoundError without such a folder, ValueError for an empty class or names that do not fit;
     warns of pictures of kinds that PIL may not know (.heic), which are left out. What cannot be read is found
     when it is read: `evaluate` leaves it out and counts it in `result.skipped`.
@@ -46,12 +34,12 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
         raise ValueError(f"the folder {str(root)!r} has no sub-folders; expected one for each class, "
                          "holding its pictures")
     files, labels, strange = [], [], []
-    for label, name in enumerate(folders):
-        inside = sorted(f for f in (root / name).rglob("*") if not f.name.startswith(".") and not f.is_dir())
+    for label, each in enumerate(folders):
+        inside = sorted(f for f in (root / each).rglob("*") if not f.name.startswith(".") and not f.is_dir())
         found = [f for f in inside if f.suffix.lower() in SUFFIXES]
         strange += [f for f in inside if f.suffix.lower() not in SUFFIXES and _is_picture(f)]
         if not found:
-            raise ValueError(f"the class folder {name!r} in {str(root)!r} holds no picture "
+            raise ValueError(f"the class folder {each!r} in {str(root)!r} holds no picture "
                              f"({', '.join(SUFFIXES)}); add some or remove the folder")
         files += found
         labels += [label] * len(found)
@@ -66,10 +54,10 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     if odd := [i for i in ids if i.encode(errors="replace").decode() != i or {"\n", "\r"} & {*i}]:
         raise ValueError(f"the file name {odd[0]!r} in {str(root)!r} cannot be kept in records; rename it")
     names = _names(root, folders, class_names)
-    sizes = [f"{i} {f.stat().st_size}" for i, f in zip(ids, files, strict=True)]
     warn_of_twins(names, str(root))
-    return Dataset(root.resolve().name, names, labels, ids, lambda i: open_image(files[i]), templates,
-                   fingerprint=fingerprint(sizes), origin="own")    # two folders of one name are not one set
+    places = [Place(f) for f in files]
+    return Dataset(name_of_own(root, name, ids, labels, places), names, labels, ids, None,
+                   templates, origin="own", places=places)
 
 
 def warn_of_twins(names: Sequence[str], where: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
 from zlib import crc32
@@ -76,11 +77,25 @@ def _sheet(file: str) -> np.ndarray:
     return np.asarray(Image.open(ASSETS / file).convert("RGBA"))
 
 
+class ReadScenes:
+    """index -> picture, drawn anew each time."""
+
+    def __init__(self, bench: Mini, images: list[tuple[str, str, int]], scene: Callable[[str, str], Scenes]):
+        self.bench, self.images, self.scene = bench, images, scene
+
+    def __call__(self, i: int) -> Image.Image:
+        key, style, row = self.images[i]
+        return self.bench.picture(style, row, self.scene(key, style))
+
+
 class Mini:
     """The mini benchmark's data sets and its CLIP."""
 
     name = "mini"
     names = NAMES
+
+    def __reduce__(self):
+        return Mini, ()                            # another process reads its index itself
 
     @cached_property
     def index(self) -> dict:
@@ -192,14 +207,9 @@ class Mini:
             rows, images = rows[PUG_CLASSES], self._pug(factor)
             scene = partial(self._pug_scene, factor)
         label = {row: i for i, row in enumerate(rows)}
-
-        def read(i: int) -> Image.Image:
-            key, style, row = images[i]
-            return self.picture(style, row, scene(key, style))
-
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
-                       [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
-                       split, _fingerprint(), "mini")
+                       [label[row] for *_, row in images], [key for key, *_ in images],
+                       ReadScenes(self, images, scene), templates, split, _fingerprint(), "mini")
 
     @staticmethod
     def settings(method: str, dataset: str | None = None) -> dict:

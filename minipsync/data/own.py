@@ -1,23 +1,32 @@
 """What a benchmark's `dataset` takes beside its own names: one's own data, and halves of a data set."""
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from .dataset import Dataset
 from .folders import folder
 from .shards import webdataset
 
-OWN = {"folder:": folder, "wds:": webdataset}      # "folder:/path", "wds:/path"
+OWN = {"folder:": folder, "wds:": webdataset}      # "folder:/path", "wds:/path", "folder:a name=/path"
 HALVES = ("base", "novel")
 
 
 def own_data(name: str, split: str) -> Dataset | None:
     """The data set for "folder:/path" or "wds:/path", whatever the split is called; None for other names.
+    "folder:my pictures=/path" gives it a name for tables.
 
     Raises ValueError without a path."""
     for prefix, load in OWN.items():
         if name.startswith(prefix):
-            if not (path := name.removeprefix(prefix).strip()):
-                raise ValueError(f"{name!r} names no folder; expected {prefix}/path/to/the/pictures")
-            data = load(path)
+            path, given = name.removeprefix(prefix).strip(), None
+            named = re.fullmatch(r"([\w .-]+)=(.+)", path)
+            if named and not Path(path).expanduser().exists():
+                given, path = named.groups()
+            if not path:
+                raise ValueError(f"{name!r} names no folder; expected {prefix}/path/to/the/pictures, or "
+                                 f"{prefix}a name=/path/to/the/pictures")
+            data = load(path, name=given)
             data.split = split
             return data
     return None

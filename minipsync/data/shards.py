@@ -1,23 +1,24 @@
 """Pictures in tar shards, as webdataset writes them: "0001.jpg" beside "0001.cls", its label."""
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checks import SUFFIXES, fingerprint, some
+from .checks import SUFFIXES, some
+from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
-from .folders import open_image, warn_of_twins
+from .folders import warn_of_twins
 
 
 def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
-               templates: Sequence[str] | None = None) -> Dataset:
+               templates: Sequence[str] | None = None, name: str | None = None) -> Dataset:
     """The samples of the shards at `path`: a .tar file, or a folder of them. Ids are "shard.tar/key".
 
     The shards are read once for the places of their members; a picture is then one seek and one read. Class
     names are `class_names`, else the lines of `classnames.txt` in the folder of the shards or above it;
     templates likewise, from `zeroshot_classification_templates.txt` (CLIP benchmark's data sets have both).
+    `name` is what tables call the data set; by default the folder's name and six digits of its content.
     Raises FileNotFoundError without shards, ValueError for a shard that is compressed or cut off, a picture
     without a label, a label without a picture, and missing class names.
     """
@@ -36,16 +37,11 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
         templates = [t.replace("{c}", "{}")
                      for t in _listed(home, "zeroshot_classification_templates.txt") or [TEMPLATE]]
 
-    def read(i: int):
-        shard, _, at, size, _ = samples[i]
-        with open(shard, "rb") as file:
-            file.seek(at)
-            return open_image(io.BytesIO(file.read(size)))
-
     warn_of_twins(names, str(path))
-    ids = [f"{s[0].name}/{s[1]}" for s in samples]
-    return Dataset(home.resolve().name, names, [s[4] for s in samples], ids, read, templates, origin="own",
-                   fingerprint=fingerprint(f"{i} {s[3]}" for i, s in zip(ids, samples, strict=True)))
+    ids, labels = [f"{s[0].name}/{s[1]}" for s in samples], [s[4] for s in samples]
+    places = [Place(shard, at, size) for shard, _, at, size, _ in samples]
+    return Dataset(name_of_own(home, name, ids, labels, places), names, labels, ids, None, templates,
+                   origin="own", places=places)
 
 
 def _shards(path: Path) -> list[Path]:

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from . import official
 from .checks import find_folder, fingerprint, list_files, settle, some
+from .content import Place
 from .dataset import TEMPLATE, Dataset
-from .folders import open_image
 
 Items = list[tuple[str, int]]                      # path below the pictures' folder, label
 
@@ -97,8 +97,8 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
     return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   lambda i: open_image(base / items[i][0]), templates, split,
-                   origin="partial" if problems else "full")
+                   None, templates, split,
+                   origin="partial" if problems else "full", places=[Place(base / path) for path, _ in items])
 
 
 def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..tensors import read_checkpoint, write_tensors
+from ..training import learned_pictures
 
 FORMAT = "minipsync-prompts-1"
 LEARNED = re.compile(r"^(ctx$|proj\.|compound_prompt|meta_net\.)|VPT")      # names in official checkpoints
@@ -30,7 +31,7 @@ def save(method, path):
     metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
                 "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
                 "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
-                "history": json.dumps(method.history)}
+                "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
     return write_tensors(path, method.learner.state_dict(), metadata)
 
 
@@ -47,6 +48,7 @@ def load(method, path="auto", **choice):
     if reason:
         raise ValueError(f"{path}: {reason}")
     method.learner.load_state_dict(tensors)
+    method.learned_from = json.loads(metadata.get("learned_from", "{}"))
     method.trained_on, method.prompts_from = metadata.get("trained_on", ""), path.name
     method.history = json.loads(metadata.get("history", "[]"))
 
@@ -74,6 +76,7 @@ def load_official(method, path):
                          "checkpoint's settings, as depth=9")
     method.learner.load_state_dict({k: state[k].float() for k in own})
     method.trained_on, method.prompts_from, method.history = "", Path(path).name, []
+    method.learned_from = {}
 
 
 def read(path):
@@ -121,9 +124,13 @@ def misfit(method, tensors, metadata):
     return ""
 
 
-def find(method, folder=None, *, trained_on="imagenet", seed=None):
+def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=None):
     """The file in `folder`, or in the package, with prompts as this method would train them: for its backbone
-    and settings, and with `seed`, or the method's own; for a method that only takes prompts, the lowest."""
+    and settings, and with `seed`, or the method's own; for a method that only takes prompts, the lowest.
+
+    train_set: the data set that `trained_on` names, where it is at hand: prompts that were learned from other
+    pictures are then not taken for those of this one. Raises FileNotFoundError where none fit, with what
+    there is, and SeveralFit."""
     folder = SHIPPED if folder is None else Path(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
@@ -140,7 +147,7 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
         tensors, metadata = read(path)
         config = json.loads(metadata["config"])
         reason = (misfit(method, tensors, metadata) or _other_choice(metadata, trained_on, wanted_seed)
-                  or _other_training(method, config))
+                  or _other_training(method, config) or _other_pictures(metadata, train_set))
         if reason:
             others.append(f"\n  {path.name}: {reason}")
         else:
@@ -161,12 +168,24 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None):
     return paths[0]
 
 
-def _other_choice(metadata, trained_on=None, seed=None):
+def _other_choice(metadata, trained_on=None, seed=None, train_set=None):
     """In what the prompts of a file are not those that were asked for by name; empty if in nothing."""
     if trained_on not in (None, metadata["trained_on"]):
         return f"trained on {metadata['trained_on']!r}"
     theirs = json.loads(metadata["config"]).get("seed")
-    return "" if seed in (None, theirs) else f"seed {theirs}"
+    return (f"seed {theirs}" if seed not in (None, theirs) else "") or _other_pictures(metadata, train_set)
+
+
+def _other_pictures(metadata, train_set):
+    """Whether the prompts of a file were learned from other pictures than those of `train_set`; empty if not,
+    or if the file or the caller does not know."""
+    known = json.loads(metadata.get("learned_from", "{}"))
+    if train_set is None or not known.get("pictures"):
+        return ""
+    ours = learned_pictures(train_set, known["recipe"]["shots"], known["recipe"]["seed"])
+    return "" if ours == known["pictures"] else (
+        f"learned from other pictures than those of {train_set.name!r} here (their content is "
+        f"{known['pictures']} there, {ours} here)")
 
 
 def _other_training(method, config):

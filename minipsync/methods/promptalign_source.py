@@ -1,5 +1,6 @@
 """The source side of PromptAlign: token statistics, computed, loaded or taken from the package."""
 
+from ..data.content import of_dataset
 from ..statistics import SourceStatistics
 from .episodes import TestTimeMethod
 
@@ -68,14 +69,16 @@ class StatisticsMethod(TestTimeMethod):
             self.use_source(folder, source)
         return self
 
-    def find_source(self, folder=None):
-        """The statistics in `folder` or in the package that belong to the present prompts, or None."""
+    def find_source(self, folder=None, source_set=None):
+        """The statistics in `folder` or in the package that belong to the present prompts, and, if it is
+        given, to the pictures of `source_set`; or None."""
         source = {"source": self.trained_on} if self.trained_on else {}
+        source |= {"content": of_dataset(source_set, folder)} if source_set is not None else {}
         return SourceStatistics.find(self.clip, self.learner, folder, **source)
 
     def use_source(self, folder=None, source_set=None):
         """Take what `find_source` finds; where that is nothing, compute it from `source_set`, if given."""
-        self.statistics = self.find_source(folder)
+        self.statistics = self.find_source(folder, source_set)
         if self.statistics is None and source_set is not None:
             self.prepare(source_set)
         return self

@@ -2,10 +2,11 @@
 
 import hashlib
 
+from ..data.content import of_dataset
 from ..data.mini import Mini
 from ..prompts import CoupledPrompt, IndependentPrompt
 from ..prototypes import Prototypes, SourceSampler, text_prototypes
-from ..training import few_shot_images
+from ..training import few_shot_images, learned_pictures
 from .episodes import TestTimeMethod
 
 
@@ -29,7 +30,7 @@ class PrototypeMethod(TestTimeMethod):
         data = getattr(self.source, "dataset", None)
         if data is None or not self.config.discrimination:
             return None
-        ids = "\n".join([data.fingerprint, *map(data.image_id, range(len(data)))])
+        ids = "\n".join([of_dataset(data), *map(data.image_id, range(len(data)))])
         return hashlib.sha256(ids.encode()).hexdigest()[:12]
 
     def make_learner(self):
@@ -105,17 +106,19 @@ class PrototypeMethod(TestTimeMethod):
                              f"for {wanted}; build with those settings, or method.prepare(source_set)")
         return self.use_source(None, source, found)
 
-    def find_source(self, folder=None):
-        """The prototypes in `folder` or in the package that belong to the present prompts, or None."""
-        source = {"source": self.trained_on} if self.trained_on else {}
+    def find_source(self, folder=None, source_set=None):
+        """The prototypes in `folder` or in the package that belong to the present prompts, and, if it is
+        given, to the pictures of `source_set`; or None."""
+        c, source = self.config, {"source": self.trained_on} if self.trained_on else {}
+        source |= {"content": learned_pictures(source_set, c.shots, c.seed)} if source_set is not None else {}
         return Prototypes.find(self.clip, self.learner, folder, recipe=self.recipe_of_prototypes(), **source)
 
     def use_source(self, folder=None, source_set=None, prototypes=None):
         """Take `prototypes`, else what `find_source` finds, else what `source_set` gives; and draw source
         images from that set, for the mini CLIP by default from the one its prompts were trained on."""
-        found = self.find_source(folder) if prototypes is None else prototypes
         if source_set is None and self.clip.name == "mini" and self.trained_on in Mini.names:
             source_set = Mini().dataset(self.trained_on, split="train")
+        found = self.find_source(folder, source_set) if prototypes is None else prototypes
         return self.use(found) if source_set is None else self.prepare(source_set, prototypes=found)
 
     def class_texts(self, prompts):
