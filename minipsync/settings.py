@@ -31,22 +31,9 @@ def make_settings(cls, given, owner=""):
 
 
 def replace_settings(config, given, owner=""):
-    """A copy of the dataclass instance `config` with the keywords in `given` changed, checked alike.
-
-    What the config had derived from its other settings (`derive`) is derived again, unless it is given."""
-    current = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)
-               if f.init and f.name not in getattr(config, "derived", ())}
+    """A copy of the dataclass instance `config` with the keywords in `given` changed, checked alike."""
+    current = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
     return make_settings(type(config), current | dict(given), owner or type(config).__name__)
-
-
-def derive(config, **values):
-    """Give those of the named fields that are None these values, which other settings decide.
-
-    For `__post_init__`. `config.derived` has the names, so that a copy with other settings decides anew."""
-    names = tuple(name for name in values if getattr(config, name) is None)
-    for name in names:
-        object.__setattr__(config, name, values[name])
-    object.__setattr__(config, "derived", (*getattr(config, "derived", ()), *names))
 
 
 def did_you_mean(name, good):

@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import multiprocessing
-import pickle
 import random
 import time
 import warnings
@@ -169,7 +167,6 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     run = _Run(parameters, optimizer, _identity(config, ids, parameters, clip, about or {}), checkpoint)
     per_epoch = len(batches(indices, 0, config))
     plan = ([(e, i) for i in batch] for e in range(config.epochs) for batch in batches(indices, e, config))
-    _check_workers(train_set, config, name)
     loader = DataLoader(TrainingImages(train_set, clip.image_size, config), num_workers=config.workers,
                         batch_sampler=itertools.islice(plan, run.step, None), generator=torch.Generator())
     bar = tqdm(desc=name, total=config.epochs * per_epoch, initial=run.step, disable=not progress)
@@ -197,17 +194,6 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     bar.close()
     run.write()
     return run.history
-
-
-def _check_workers(train_set, config, name):
-    """ValueError for a data set that cannot be handed to another process, where there are to be some."""
-    if config.workers and multiprocessing.get_start_method() != "fork":
-        try:
-            pickle.dumps(train_set)
-        except Exception as error:                    # what is raised differs with what cannot be pickled
-            raise ValueError(f"{name}: workers={config.workers} needs a data set that can be pickled, and "
-                             f"this one cannot ({error}): expected a reader that is a class or a function "
-                             "at the top of a module, not one within a function; or workers=0") from error
 
 
 class _Run:

@@ -83,7 +83,6 @@ class Method(nn.Module):
 
         With `params` (name -> [B, ...], one set per episode, in place of the learner's parameters):
         images [B,V,3,S,S] -> [B,V,C]."""
-        self.check_device()
         prompts = self.learner(params)
         text = self.clip.encode_text(self.packed, prompts.text)                        # [C, D] or [B, C, D]
         image = self.clip.encode_image(images, prompts.vision)                         # [N, D] or [B, V, D]
@@ -94,20 +93,8 @@ class Method(nn.Module):
         return F.cross_entropy(self.logits(images), labels)
 
     def _apply(self, fn, recurse=True):
-        """For `method.to(device)`: what is the method's own moves. The CLIP does not: others may share it."""
-        if fn(torch.zeros(())).dtype != torch.float32:
-            raise TypeError(f"the prompts of {self.name} stay float32; for half precision say "
-                            "load_clip(…, precision='fp16')")
+        self.clip._apply(fn)                         # method.to(device) takes the CLIP along
         return super()._apply(fn, recurse)
-
-    def check_device(self):
-        """Raise ValueError where the prompts are on another device than the CLIP, which the method shares."""
-        for p in self.parameters():
-            if p.device != self.clip.device:
-                raise ValueError(f"{self.name}: its prompts are on {str(p.device)!r}, its CLIP is on "
-                                 f"{str(self.clip.device)!r}, which method.to() does not move since methods "
-                                 f"share it: load_clip(…, device=…) or clip.to(…) decides, then "
-                                 f"method.to({str(self.clip.device)!r})")
 
     def copy_prompts(self):
         """The parameters as they are now; `prompts_are` tells whether they have changed since."""
@@ -135,7 +122,6 @@ class Method(nn.Module):
         """Class features [C, D] under the learner's own prompts, L2-normalised.
 
         Kept until a parameter, the class names, the precision or the device change."""
-        self.check_device()
         place = (self.clip.precision, self.clip.device)
         if self._text is None or self._text[0] != place or not self.prompts_are(self._text[1]):
             self._text = (place, self.copy_prompts(), self.encode_classes())
@@ -151,7 +137,6 @@ class Method(nn.Module):
 
         images: one PIL image, a list of them, or a float tensor [B,3,S,S] that is model input already
         (normalised with clip.mean and clip.std; clip.preprocess makes it)."""
-        self.check_device()
         tensor = isinstance(images, torch.Tensor)
         items = images_to_tensor(self.clip, images) if tensor else check_images(images)
         return torch.cat(self.in_batches(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts import ContextPrompt
-from ..settings import derive, require
+from ..settings import require
 from ..text import tokenize
 from ..training import TrainConfig
 from .base import Method, register
@@ -19,28 +19,23 @@ from .base import Method, register
 class CoOpConfig:
     """CoOp's N_CTX 16 configs, class token at the end."""
 
-    n_ctx: int | None = None              # M: 16, or 4; None: the number of words in init, else 16
+    n_ctx: int = 16                       # M: 16, or 4; the number of words if init is given
     init: str | None = None               # None: N(0, 0.02^2); the CoCoOp paper: "a photo of a"
     class_specific: bool = False          # CSC: a context per class; cannot serve new classes
     position: Literal["end", "middle", "front"] = "end"    # where the name stands
     seed: int = 1                         # of start and few-shot sample; the papers average 1, 2, 3
 
     def __post_init__(self):
-        count_words("coop", self, 16)
+        require(self.n_ctx >= 1, "coop", "n_ctx", self.n_ctx, "1 or more tokens")
+        count_words("coop", self)
 
 
-def count_words(owner, config, default):
-    """The length of a context: a vector for each token of the words that it starts from, else `default`.
-
-    Raises ValueError for words that are none, and for an n_ctx that is not their number."""
-    words = config.init is not None
-    n = len(tokenize(config.init)) - 2 if words else default             # without start and end
-    require(n >= 1, owner, "init", config.init, "words, or None for a random start")
-    derive(config, n_ctx=n)
-    require(config.n_ctx >= 1, owner, "n_ctx", config.n_ctx, "1 or more tokens")
-    require(not words or config.n_ctx == n, owner, "n_ctx", config.n_ctx,
-            f"{n}, the tokens of init={config.init!r}, from which the context starts; leave n_ctx out, or "
-            "say init=None for a random start")
+def count_words(owner, config):
+    """Where a context starts from words there is a vector for each of their tokens, whatever n_ctx said."""
+    if config.init is not None:
+        n = len(tokenize(config.init)) - 2                        # without start and end
+        require(n >= 1, owner, "init", config.init, "words, or None for a random start")
+        object.__setattr__(config, "n_ctx", n)
 
 
 @register

@@ -92,7 +92,6 @@ class TestTimeMethod(Method):
         if torch.is_inference_mode_enabled():
             raise RuntimeError(f"{self.name} tunes prompts while it predicts and needs gradients: call it "
                                "outside torch.inference_mode(); torch.no_grad() does no harm")
-        self.check_device()
         size = self.clip.image_size
         if views.ndim != 5 or views.shape[2:] != (3, size, size):
             raise ValueError(f"{self.name}: views have shape {tuple(views.shape)}; expected "

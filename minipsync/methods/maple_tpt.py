@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts import CoupledPrompt
-from ..settings import derive, require
+from ..settings import require
 from .base import register
 from .episodes import TestTimeMethod
 from .tpt import check_test_time
@@ -40,7 +40,10 @@ class MaPLeTPTConfig:
 
     def __post_init__(self):
         a = self.variant == "A"
-        derive(self, lr=5e-3 if a else 5e-4 if self.fine_grained else 4e-2, augmix=a and self.fine_grained)
+        for name, value in (("lr", 5e-3 if a else 5e-4 if self.fine_grained else 4e-2),
+                            ("augmix", a and self.fine_grained)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         check_test_time("maple_tpt", self)
         require(self.depth >= 1, "maple_tpt", "depth", self.depth, "1 or more layers")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..losses import marginal_entropy, moment_alignment
 from ..prompts import CoupledPrompt
-from ..settings import derive, require
+from ..settings import require
 from .base import register
 from .maple import MaPLe
 from .promptalign_source import StatisticsMethod
@@ -45,7 +45,8 @@ class PromptAlignConfig:
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory
 
     def __post_init__(self):
-        derive(self, lr=5e-4 if self.fine_grained else 4e-2)
+        if self.lr is None:
+            object.__setattr__(self, "lr", 5e-4 if self.fine_grained else 4e-2)
         check_test_time("promptalign", self)
         require(self.weight >= 0, "promptalign", "weight", self.weight, "0 or more")
         require(self.entropy or self.weight > 0, "promptalign", "entropy", False, "True where weight is 0")
