@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial as partial_
 from pathlib import Path, PurePosixPath
+
+from PIL import Image
 
 from . import official
 from .checks import find_folder, fingerprint, list_files, settle, some
 from .dataset import TEMPLATE, Dataset
-from .folders import open_image
+from .pictures import MISSING, LeftOut, open_image
 
 Items = list[tuple[str, int]]                      # path below the pictures' folder, label
 
@@ -94,11 +97,16 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
                         f"{some(gone)}")
     settle(name, folder, problems, partial and bool(present),
            f"Pictures come from {spec.home}{f', {spec.file} from {COOP}' if spec.file else ''}.")
+    left_out = [LeftOut(path, MISSING, label) for path, label in items if path not in present]
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
     return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   lambda i: open_image(base / items[i][0]), templates, split,
-                   origin="partial" if problems else "full")
+                   partial_(_read, base, items), templates, split,
+                   origin="partial" if problems else "full", left_out=left_out)
+
+
+def _read(base: Path, items: Items, i: int) -> Image.Image:
+    return open_image(base / items[i][0])
 
 
 def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:

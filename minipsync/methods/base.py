@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import training
+from ..data.names import check_class_names, warn_of_twins
 from ..settings import did_you_mean, make_settings, replace_settings
 from ..tensors import first_line
 from . import files
-from .inputs import check_class_names, check_images, images_to_tensor, template_as_context
+from .inputs import check_images, images_to_tensor, template_as_context
 
 REGISTRY: dict[str, type["Method"]] = {}
 
@@ -112,6 +113,7 @@ class Method(nn.Module):
                              f"({self.class_names[:3]}…), not to {names[:3]}…; use class_specific=False")
         if self.learner is not None:                 # raises for a name that is too long
             self.packed = self.learner.packing(names).to(self.clip.device)
+        warn_of_twins(names)
         self.class_names, self._text = names, None
         return self
 
