@@ -84,7 +84,7 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
         warnings.warn(f"{len(skipped)} of {len(order)} images of {data.name} could not be read and were left "
                       f"out, first {skipped[0][0]} ({skipped[0][1]}); see result.skipped", stacklevel=2)
     return summarise(run["method"], run["dataset"], run["seed"], pd.DataFrame(rows), skipped=skipped,
-                     resumed=resumed, path=kept.path)
+                     resumed=resumed, path=kept.path, **getattr(data, "accounts", {}))
 
 
 def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:
@@ -131,7 +131,8 @@ def describe_facts(method, data) -> dict:
     clip = getattr(method, "clip", None)
     return {"origin": getattr(data, "origin", ""),
             "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
-            "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", "")}
+            "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", ""),
+            **getattr(data, "accounts", {})}                  # found, left_out: how many pictures, and why
 
 
 @functools.cache

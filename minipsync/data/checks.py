@@ -56,9 +56,9 @@ def read_numbered(file: Path) -> list[str]:
     lines = [line.strip() for line in read_lines(file)]
     if "" in lines:
         at = lines.index("") + 1
-        raise ValueError(f"line {at} of {str(file)!r} is blank; the first line is for 0, the second for 1, and so "
-                         "on, so that none between may be empty: write what belongs there, or take the line "
-                         "out if it stands for nothing")
+        raise ValueError(f"line {at} of {str(file)!r} is blank; the first line is for 0, the second for 1, "
+                         "and so on, so that none between may be empty: write what belongs there, or take "
+                         "the line out if it stands for nothing")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Class names: where those of a folder come from, and what CLIP makes of them.
 
-CLIP sees a name as tokens: in lower case, with spaces, entities and accents cleaned up. Two names that are one
-text to it cannot be told apart, and a number or an identifier says nothing.
+CLIP sees a name as tokens: in lower case, with spaces, entities and accents cleaned up. Two names that are
+one text to it cannot be told apart, and a number or an identifier says nothing.
 """
 from __future__ import annotations
 

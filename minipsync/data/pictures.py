@@ -1,8 +1,9 @@
 """Which files are pictures, how one is read, and what is left out.
 
-A file is a picture by the end of its name alone (`SUFFIXES`): a data set is the same on every machine, and whether
-a picture can be read is found when it is read. Files that are pictures all the same, by another ending
-(`NOT_READ`) or by their first bytes, are left out and told. Hidden files and folders are no part of a set.
+A file is a picture by the end of its name alone (`SUFFIXES`): a data set is the same on every machine, and
+whether a picture can be read is found when it is read. Files that are pictures all the same, by another
+ending (`NOT_READ`) or by their first bytes, are left out and told. Hidden files and folders are no part of a
+data set.
 """
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from PIL import Image
 from ..pixels import to_rgb
 from .checks import is_folder
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
-            ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".mpo")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif",
+            ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k")
 # pictures that Pillow reads on some machines only, or never
 NOT_READ = (".avif", ".heic", ".heif", ".jxl", ".jxr", ".svg", ".psd", ".xcf", ".tga", ".pcx", ".ico", ".eps",
             ".exr", ".hdr", ".pfm", ".dcm", ".fits", ".qoi", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw",

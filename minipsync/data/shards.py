@@ -187,8 +187,8 @@ def _index(shard: Path) -> tuple[list[Sample], list[LeftOut]]:
     for key, ends in dotted.items():
         if twice := sorted(b for b, last in ends if last == "cls" and (b, "picture") in ends):
             raise ValueError(f"{f'{key}.{twice[0]}.cls'!r} in {str(shard)!r} has a dot in its name: "
-                             f"webdataset takes what is before the first one, {key!r}, for the sample's name; "
-                             "rename it")
+                             f"webdataset takes what is before the first one, {key!r}, for the sample's "
+                             "name; rename it")
     there = {*pictures, *others, *(key for key in dotted if key not in labels)}
     if single := sorted(there ^ labels.keys()):
         raise ValueError(f"{str(shard)!r} has {len(single)} samples without a picture or without a label: "

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import training
-from ..data.names import check_class_names, warn_of_twins
+from ..data.checks import some
+from ..data.names import check_class_names, empty_classes, warn_of_twins
 from ..settings import did_you_mean, make_settings, replace_settings
 from ..tensors import first_line
 from . import files
@@ -201,6 +202,10 @@ class Method(nn.Module):
             raise ValueError(f"{self.name}: the training set has {len(train_set.class_names)} classes "
                              f"({train_set.class_names[0]}, …), the method {len(self.class_names)} "
                              f"({self.class_names[0]}, …); build it with train_set.class_names")
+        if empty := empty_classes(train_set):
+            warnings.warn(f"{self.name}: the training set has no picture of {len(empty)} of its "
+                          f"{len(self.class_names)} classes ({some(empty)}); prompts learn nothing of those",
+                          stacklevel=2)
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
         config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
         about = {"method": self.name, "config": asdict(self.config), "classes": self.class_names,
