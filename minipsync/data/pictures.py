@@ -77,15 +77,15 @@ def list_pictures(folder: Path, deep: bool = False) -> tuple[list[str], list[Lef
     """The pictures in `folder` and, if `deep`, in its folders, links to folders included: their paths below
     `folder`, sorted, and what is left out. A link to nowhere and a file that may not be read are pictures,
     which `evaluate` then reports."""
-    pictures, left_out, seen, links, todo = [], [], set(), [], [""]
+    pictures, left_out, links, todo = [], [], [], [""]
+    seen = {_identity(parent) for parent in folder.resolve().parents} if deep else set()
     while todo or links:
         inner = todo.pop() if todo else links.pop(0)       # real folders before links to them
         try:
-            about = os.stat(folder / inner)
-            if (about.st_dev, about.st_ino) in seen:
+            if (this := _identity(folder / inner)) in seen:
                 left_out.append(LeftOut(inner, BACK))
                 continue
-            seen.add((about.st_dev, about.st_ino))
+            seen.add(this)
             entries = sorted(os.scandir(folder / inner), key=lambda entry: entry.name)
         except PermissionError:
             left_out.append(LeftOut(inner or ".", CLOSED))
@@ -101,6 +101,12 @@ def list_pictures(folder: Path, deep: bool = False) -> tuple[list[str], list[Lef
             elif kind is not None:
                 left_out.append(LeftOut(path, kind))
     return sorted(pictures, key=lambda path: path.split("/")), left_out
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same for one folder by whatever path."""
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
 
 
 def _kind(entry: os.DirEntry) -> str | None:
