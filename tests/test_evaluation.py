@@ -282,8 +282,8 @@ def test_what_is_not_among_the_n_is_told(tmp_path):
         result = evaluate(method, data, records=tmp_path / "records", progress=False)
     assert (result.n, result.found, len(result.skipped)) == (7, 11, 1)
     assert result.left_out == {"outside the class folders": 1, "kind not read": 2}
-    words = ("n = 7 of 11 found (1 unreadable image skipped, left out: 1 outside the class folders, left out: "
-             "2 kind not read)")
+    words = ("n = 7 of 11 found (1 unreadable image skipped, left out: 1 outside the class folders, left "
+             "out: 2 kind not read)")
     assert words in repr(result) and words.removeprefix("n = ") in result._repr_html_()
     assert result.row()["found"] == 11 and result.row()["skipped"] == 1
     assert result.row()["left_out"] == "1 outside the class folders; 2 kind not read"

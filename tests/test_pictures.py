@@ -153,6 +153,14 @@ def test_links_to_folders_are_followed_once(root, tmp_path):
     assert {each.name for each in data.left_out} == {"bee/back", "bee/link"} and "folder seen before" in said
 
 
+def test_a_class_folder_that_is_a_link_to_nowhere_is_told(root):
+    (root / "cow").symlink_to("far")
+    (root / "ant/more").symlink_to("far")
+    data, said = told(lambda: mp.folder(root))
+    assert data.class_names == ["ant", "bee"] and len(data) == 2
+    assert "2 (link to nowhere, first 'cow')" in said
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_no_picture(root):
     os.mkfifo(root / "ant/pipe.jpg")                       # reading it would wait for ever

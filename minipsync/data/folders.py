@@ -11,7 +11,7 @@ from PIL import Image
 from .checks import fingerprint
 from .dataset import TEMPLATE, Dataset
 from .names import folder_names, warn_of_empty, warn_of_twins
-from .pictures import LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, open_image, tell_left_out
+from .pictures import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, open_image, tell_left_out
 
 __all__ = ["folder", "open_image"]
 
@@ -44,7 +44,8 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
         raise ValueError(f"the folder {str(root)!r} has no sub-folders; expected one for each class, "
                          "holding its pictures")
     loose, beside = list_pictures(root)
-    left_out = [LeftOut(name, LOOSE) for name in [*loose, *(each.name for each in beside)]]
+    left_out = [LeftOut(name, LOOSE) for name in loose]
+    left_out += [each if each.reason == DEAD else each._replace(reason=LOOSE) for each in beside]
     ids, labels = [], []
     for label, name in enumerate(folders):
         found, others = list_pictures(root / name, deep=True)

@@ -42,9 +42,9 @@ def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) ->
         texts.setdefault(tuple(tokenize(name.replace("_", " ").strip())), []).append(name)
     if twins := [same for same in texts.values() if len(same) > 1]:
         said = "; ".join(" and ".join(map(repr, same)) for same in twins[:3])
-        warnings.warn(f"{len(twins)} texts stand for several classes{f' of {where!r}' * bool(where)}: {said}"
-                      f"{'; …' * (len(twins) > 3)}. To CLIP, which reads lower case, those are equal, and it "
-                      "cannot tell the classes apart: give them names of their own", stacklevel=stacklevel)
+        warnings.warn(f"CLIP cannot tell classes apart{f' of {where!r}' * bool(where)} whose names are one text "
+                      f"to it, in lower case: {said}{'; …' * (len(twins) > 3)}. Give them names of their own, "
+                      "or the second gets what belongs to the first", stacklevel=stacklevel)
 
 
 def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: int = 3) -> None:
@@ -53,6 +53,8 @@ def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: in
         return any(c.isdigit() for c in name) and not any(c.isalpha() for c in name)
 
     bare = [name for name in names if WORDNET.fullmatch(name) or name.isdecimal()]
+    if not names:
+        return
     stems = {re.sub(r"\d+", "", name).casefold() for name in names}
     alike = len(names) > 1 and len(stems) == 1            # "class_0", "class_1", …
     if alike or all(map(wordless, names)):

@@ -32,9 +32,9 @@ BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 KIND, NAME, LOOSE = "kind not read", "name not of a picture", "outside the class folders"
 SPECIAL, BACK, CLOSED = "no regular file", "folder seen before", "folder cannot be read"
 MISSING, NO_SHARD, PACKED = "missing", "shard missing", "shard compressed"
-BEYOND, EMPTY = "shard beyond nshards.txt", "shard without samples"
+BEYOND, EMPTY, DEAD = "shard beyond nshards.txt", "shard without samples", "link to nowhere"
 # what does not stand for a picture that was found
-NOT_PICTURES = {BACK, CLOSED, MISSING, NO_SHARD, PACKED, BEYOND, EMPTY}
+NOT_PICTURES = {BACK, CLOSED, MISSING, NO_SHARD, PACKED, BEYOND, EMPTY, DEAD}
 
 
 class LeftOut(NamedTuple):
@@ -61,6 +61,7 @@ def tell_left_out(left_out: list[LeftOut], where: str, stacklevel: int = 3) -> N
     if said:
         mends = {KIND: f"read are {', '.join(SUFFIXES)}: convert them", CLOSED: "see to its permissions",
                  NAME: "a picture's name must end in .jpg, .png, …: rename those files",
+                 DEAD: "mend or remove the links",
                  LOOSE: "move each picture to the folder of its class", PACKED: "unpack it to .tar",
                  NO_SHARD: "copy it again", BEYOND: "delete it, or correct the number of shards"}
         mend = "; ".join(text for reason, text in mends.items() if reason in first)
@@ -122,6 +123,8 @@ def _kind(entry: os.DirEntry) -> str | None:
         return "picture" if regular or entry.is_symlink() else SPECIAL
     if suffix in NOT_READ:
         return KIND
+    if not suffix and not regular and entry.is_symlink():
+        return DEAD                                        # it may have been a folder
     return NAME if regular and begins_as_picture(entry.path) else None
 
 
