@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from .pictures import NOT_PICTURES, LeftOut, count_reasons
+from .listing import NOT_PICTURES, LeftOut, count_reasons
 
 TEMPLATE = "a photo of a {}."
 

@@ -8,12 +8,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..pixels import to_rgb
 from .checks import fingerprint
 from .dataset import TEMPLATE, Dataset
+from .listing import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, tell_left_out
 from .names import folder_names, warn_of_empty, warn_of_twins
-from .pictures import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, open_image, tell_left_out
 
-__all__ = ["folder", "open_image"]
+
+def open_image(path: str | Path) -> Image.Image:
+    """The first frame of a picture file as RGB, as `to_rgb` says; OSError for whatever PIL cannot read."""
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:                            # PIL's decoders raise all sorts for damaged files
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None = None,
@@ -26,7 +36,7 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     as spaces, or ImageNet's names where the folders are called by its WordNet ids. Pictures are read as they
     are stored (EXIF's rotation is not followed), their first frame, transparent parts on white.
 
-    A picture is what is called so (`pictures.SUFFIXES`), in the class folder or a folder in it, links
+    A picture is what is called so (`listing.SUFFIXES`), in the class folder or a folder in it, links
     followed; hidden files and folders are passed over. Pictures of other kinds (.heic), without such an
     ending, or beside the class folders are left out with a warning, see `Dataset.left_out`. What cannot be
     read, as a link to nowhere, is found when it is read: `evaluate` counts it in `result.skipped`. A class

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from functools import partial as partial_
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .checks import find_folder, fingerprint, settle, some
 from .dataset import Dataset
+from .folders import open_image
+from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
 from .names import read_folder_names
-from .pictures import MISSING, LeftOut, is_hidden, list_pictures, open_image, tell_left_out
 
 CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
 NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
@@ -105,12 +104,8 @@ def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Da
     order = [key for key in keys if key in found]
     ids = [f"{key}/{picture}" for key in order for picture in found[key]]
     labels = np.repeat([label[key] for key in order], [len(found[key]) for key in order])
-    return Dataset(name, class_names, labels, ids, partial_(_read, base, ids), split=split,
+    return Dataset(name, class_names, labels, ids, lambda i: open_image(base / ids[i]), split=split,
                    origin="partial" if problems else "full", left_out=left_out)
-
-
-def _read(base: Path, ids: list[str], i: int) -> Image.Image:
-    return open_image(base / ids[i])
 
 
 def _classes(spec: Folders) -> tuple[list[str], list[str]]:

@@ -42,9 +42,10 @@ def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) ->
         texts.setdefault(tuple(tokenize(name.replace("_", " ").strip())), []).append(name)
     if twins := [same for same in texts.values() if len(same) > 1]:
         said = "; ".join(" and ".join(map(repr, same)) for same in twins[:3])
-        warnings.warn(f"CLIP cannot tell classes apart{f' of {where!r}' * bool(where)} whose names are one text "
-                      f"to it, in lower case: {said}{'; …' * (len(twins) > 3)}. Give them names of their own, "
-                      "or the second gets what belongs to the first", stacklevel=stacklevel)
+        of = f" of {where!r}" * bool(where)
+        warnings.warn(f"CLIP cannot tell classes apart{of} whose names are one text to it, in lower case: "
+                      f"{said}{'; …' * (len(twins) > 3)}. Give them names of their own, or pictures of one are "
+                      "taken for the other", stacklevel=stacklevel)
 
 
 def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: int = 3) -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from .checks import fingerprint, read_numbered, some
 from .dataset import TEMPLATE, Dataset
-from .names import check_class_names, warn_of_empty, warn_of_no_words, warn_of_twins
-from .pictures import (
+from .folders import open_image
+from .listing import (
     BEYOND,
     EMPTY,
     KIND,
@@ -27,9 +27,9 @@ from .pictures import (
     SUFFIXES,
     LeftOut,
     is_hidden,
-    open_image,
     tell_left_out,
 )
+from .names import check_class_names, warn_of_empty, warn_of_no_words, warn_of_twins
 
 Sample = tuple[str, int, int, int]                 # key, place and size in bytes, label
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)

@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial as partial_
 from pathlib import Path, PurePosixPath
-
-from PIL import Image
 
 from . import official
 from .checks import find_folder, fingerprint, list_files, settle, some
 from .dataset import TEMPLATE, Dataset
-from .pictures import MISSING, LeftOut, open_image
+from .folders import open_image
+from .listing import MISSING, LeftOut
 
 Items = list[tuple[str, int]]                      # path below the pictures' folder, label
 
@@ -101,12 +99,8 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
     return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   partial_(_read, base, items), templates, split,
+                   lambda i: open_image(base / items[i][0]), templates, split,
                    origin="partial" if problems else "full", left_out=left_out)
-
-
-def _read(base: Path, items: Items, i: int) -> Image.Image:
-    return open_image(base / items[i][0])
 
 
 def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:

@@ -10,8 +10,8 @@ from lookalikes import class_folders, picture, right_pictures
 from PIL import Image
 
 import minipsync as mp
-from minipsync.data import pictures
-from minipsync.data.pictures import NOT_READ, SUFFIXES, list_pictures, open_image
+from minipsync.data.folders import open_image
+from minipsync.data.listing import NOT_READ, SUFFIXES, begins_as_picture, list_pictures
 from minipsync.pixels import to_rgb
 
 GOOD = picture(0)
@@ -69,7 +69,7 @@ def test_pictures_that_are_not_called_so_are_told(kind, name, root):
                                   b"\0\0\0\x0cJXL \r\n"])
 def test_first_bytes_of_kinds_that_are_not_written_here(head, tmp_path):
     put(tmp_path / "x", head + bytes(20))
-    assert pictures.begins_as_picture(tmp_path / "x")
+    assert begins_as_picture(tmp_path / "x")
 
 
 @pytest.mark.parametrize("content", [b"", b"BMW and other cars", b"\0\0\0\x18ftypmp42" + bytes(9), b"II",

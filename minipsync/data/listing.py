@@ -1,4 +1,4 @@
-"""Which files are pictures, how one is read, and what is left out.
+"""Which files are pictures, and what is left out of a data set.
 
 A file is a picture by the end of its name alone (`SUFFIXES`): a data set is the same on every machine, and
 whether a picture can be read is found when it is read. Files that are pictures all the same, by another
@@ -14,9 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
-from ..pixels import to_rgb
 from .checks import is_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif",
@@ -140,16 +137,3 @@ def begins_as_picture(path: str | Path) -> bool:
             or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
             or (head[4:8] == b"ftyp" and head[8:12] in BRANDS)
             or (head[:2], head[6:10]) == (b"BM", bytes(4)))
-
-
-def open_image(path) -> Image.Image:
-    """The first frame of a picture file as RGB, as `to_rgb` says; OSError for whatever PIL cannot read.
-
-    path: a path, or a file that is open."""
-    try:
-        with Image.open(path) as image:
-            return to_rgb(image)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:                            # PIL's decoders raise all sorts for damaged files
-        raise OSError(f"{type(error).__name__}: {error}") from error
