@@ -108,7 +108,7 @@ def test_links_to_nowhere_and_to_themselves_are_pictures_that_cannot_be_read(roo
         result = mp.evaluate(method, data, progress=False)
     assert result.n == 2 and sorted(image for image, _ in result.skipped) == ["ant/far.jpg", "bee/loop.png"]
     assert "n = 2 of 4 found (2 unreadable images skipped)" in repr(result)
-    with pytest.raises(ValueError, match="image (ant/far.jpg|bee/loop.png) of own cannot be read"):
+    with pytest.raises(ValueError, match="image (ant/far.jpg|bee/loop.png) of own.* cannot be read"):
         mp.build("coop", tiny_clip, data.class_names).fit(data, progress=False)
 
 
@@ -284,7 +284,7 @@ def test_pixels_without_a_range_are_refused(name, root, tiny_clip):
     with pytest.warns(UserWarning, match="1 of 3 images"):
         result = mp.evaluate(mp.build("zero_shot", tiny_clip, data.class_names), data, progress=False)
     assert [image for image, _ in result.skipped] == [f"ant/{name}"]
-    with pytest.raises(ValueError, match=f"image ant/{name} of own cannot be read .*no defined range"):
+    with pytest.raises(ValueError, match=f"image ant/{name} of own.* cannot be read .*no defined range"):
         mp.build("coop", tiny_clip, data.class_names).fit(data, progress=False)
 
 
