@@ -94,7 +94,7 @@ def evaluate(method, data, limit=None, records=None, batch_size=16, seed=0, prog
         warnings.warn(f"{len(skipped)} of {len(order)} images of {data.name} could not be read and were left "
                       f"out, first {skipped[0][0]} ({skipped[0][1]}); see result.skipped", stacklevel=2)
     return summarise(run["method"], run["dataset"], run["seed"], pd.DataFrame(rows), skipped=skipped,
-                     resumed=resumed, path=kept.path)
+                     resumed=resumed, path=kept.path, **getattr(data, "accounts", {}))
 
 
 def balanced_order(ids, labels, limit=None, seed=0) -> list[int]:

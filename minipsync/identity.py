@@ -44,7 +44,8 @@ def describe_facts(method, data) -> dict:
     return {"origin": getattr(data, "origin", ""),
             "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
             "trained_on": getattr(method, "trained_on", ""), "prompts": getattr(method, "prompts_from", ""),
-            "version": __version__}
+            "version": __version__,
+            **getattr(data, "accounts", {})}               # found, left_out: how many pictures, and why
 
 
 def versions() -> str:

@@ -116,7 +116,7 @@ def from_source(bench, name, datasets=OOD, seeds=SEEDS, *, source="imagenet", fo
             method = _start_from(prompts, train, bench, name, clip, data, settings, folder)
             result = evaluate(method, data, limit, records, progress=progress)
             rows.append({**result.row(), "seed": seed})
-    return pd.DataFrame(rows).drop(columns=["seconds_per_image", "skipped"])
+    return pd.DataFrame(rows).drop(columns=["seconds_per_image", "skipped", "found", "left_out"])
 
 
 def _trained(bench, name, clip, train, seed, folder, recipe, progress, settings):

@@ -57,8 +57,9 @@ def report(name, runs, benchmark) -> pd.DataFrame:
     not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `tables.side_by_side`:
     the same settings, CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".
 
-    attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart; "" if
-    nothing was. Raises ValueError for an unknown table or benchmark, and where no run belongs in it."""
+    attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart, pictures
+    that a data set is without or that could not be read; "" if nothing was. Raises ValueError for an unknown
+    table or benchmark, and where no run belongs in it."""
     if name not in TABLES:
         raise ValueError(f"unknown table {name!r}, expected one of: {', '.join(TABLES)}."
                          f"{did_you_mean(name, TABLES)}")

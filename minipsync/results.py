@@ -26,6 +26,8 @@ class Result:
     seconds_per_image: mean over all records of the time in `predict`; an image was timed when it was
                        predicted, so that a break and a resumption do not count
     n:                 images predicted; `skipped` ones, [(image id, reason)], are not among them
+    found:             pictures that the data set has, used or not; None where it does not say
+    left_out:          {reason: how many} are expected in the data set and not part of it (see `Dataset`)
     records:           DataFrame, one row per image: image, label, prediction, correct, confidence (largest
                        probability), entropy (nats), entropy_before (before a method tuned its prompts on the
                        image, else the same), top5 (labels, best first), seconds, seed
@@ -42,6 +44,8 @@ class Result:
     seconds_per_image: float
     records: pd.DataFrame = field(repr=False)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    found: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
     resumed: int = 0
     path: Path | None = None
 
@@ -50,21 +54,28 @@ class Result:
         low, high = self.interval
         return {"method": self.method, "dataset": self.dataset, "seed": self.seed, "n": self.n,
                 "accuracy": self.accuracy, "low": low, "high": high, "ece": self.ece,
-                "seconds_per_image": self.seconds_per_image, "skipped": len(self.skipped)}
+                "seconds_per_image": self.seconds_per_image, "skipped": len(self.skipped),
+                "found": self.found, "left_out": "; ".join(_reasons(self.left_out))}
+
+    def _not_used(self) -> str:
+        """What is not among the n, in words; "" if nothing is missing."""
+        said = [f"{len(self.skipped)} unreadable image{'s' * (len(self.skipped) > 1)} skipped"]
+        said = said * bool(self.skipped) + [f"left out: {reason}" for reason in _reasons(self.left_out)]
+        found = f" of {self.found} found" if said and self.found is not None else ""
+        return f"{found} ({', '.join(said)})" if said else ""
 
     def __repr__(self):
         low, high = self.interval
         return (f"{self.method} on {self.dataset}: {100 * self.accuracy:.1f} % "
-                f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), n = {self.n}"
-                + (f" ({len(self.skipped)} unreadable images skipped)" if self.skipped else "")
-                + f", ECE {100 * self.ece:.1f} %, {_duration(self.seconds_per_image)} per image")
+                f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), n = {self.n}{self._not_used()}"
+                f", ECE {100 * self.ece:.1f} %, {_duration(self.seconds_per_image)} per image")
 
     def _repr_html_(self):
         low, high = self.interval
         cells = {"method": self.method, "dataset": self.dataset,
                  "accuracy": f"{100 * self.accuracy:.1f} %",
                  "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
-                 "n": str(self.n) + (f" + {len(self.skipped)} skipped" if self.skipped else ""),
+                 "n": f"{self.n}{self._not_used()}",
                  "ECE": f"{100 * self.ece:.1f} %", "time per image": _duration(self.seconds_per_image)}
         return pd.DataFrame([cells]).to_html(index=False, border=0)
 
@@ -172,6 +183,10 @@ def newcombe(table) -> tuple[float, float]:
 
 
 # ---- parts ------------------------------------------------------------------------------------------
+def _reasons(left_out) -> list[str]:
+    return [f"{n} {reason}" for reason, n in left_out.items()]
+
+
 def _records_of(x, which):
     if isinstance(x, Result):
         return x.method, x.dataset, x.records

@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from .data import BENCHMARKS
+from .data.checks import some
 from .methods import REGISTRY, TestTimeMethod
 from .records import HEADER, parse_row, run_key
 from .results import Result, summarise, wilson
@@ -36,7 +37,7 @@ class Run:
 
     seed: of the choice of images; config: the method's, with the seed of its prompts or views; backbone: the
     CLIP's fingerprint; about: all of the run's description, of which key is the hash, and facts: what changes
-    no prediction, as origin, model, trained_on, images (asked for), skipped (see records.py)."""
+    no prediction, as origin, model, trained_on, images (asked for), skipped, left_out (see records.py)."""
 
     method: str
     dataset: str
@@ -79,7 +80,9 @@ def libraries_of(facts) -> str:
 def _run(key, path, about, facts, rows):
     method, dataset, seed = (about[name] for name in ("method", "dataset", "seed"))
     dataset = {"own": f"own {dataset}", "partial": f"{dataset} (partial)"}.get(facts.get("origin"), dataset)
-    result = summarise(method, dataset, seed, pd.DataFrame(list(rows.values())), path=path)
+    skipped = [(image, "cannot be read") for image in facts.get("skipped") or () if image not in rows]
+    result = summarise(method, dataset, seed, pd.DataFrame(list(rows.values())), path=path, skipped=skipped,
+                       found=facts.get("found"), left_out=facts.get("left_out") or {})
     config = about.get("config") or {}
     config = config if isinstance(config, dict) else {"config": config}
     return Run(method, dataset, seed, config, about.get("backbone"), key, path, result.records, result, about,
@@ -174,8 +177,9 @@ class Group:
 
 def group_runs(runs, notes) -> list[Group]:
     """Every setting of every method on every data set, in the order of the papers; `notes` grows by what
-    must be left out."""
+    must be left out, and by what was left out when the runs were made."""
     groups = []
+    notes += dict.fromkeys(note for run in runs for note in _not_predicted(run))
     for method in sorted({r.method for r in runs}, key=lambda m: ([*PRINTED, m].index(m), m)):
         own = [r for r in runs if r.method == method]
         settings = _settings(method, own)
@@ -190,6 +194,14 @@ def group_runs(runs, notes) -> list[Group]:
                  for (dataset, _), (values, part) in parts.items()]
         groups += sorted(found, key=lambda g: ([_order(g.settings.get(n)) for n in differ], g.dataset))
     return groups
+
+
+def _not_predicted(run):
+    """In words: the pictures that a run's data set is without, and those that could not be read."""
+    notes = [f"{run.dataset}: {n} {reason}" for reason, n in run.result.left_out.items()]
+    if skipped := [image for image, _ in run.result.skipped]:
+        notes.append(f"{run.dataset}: {len(skipped)} that cannot be read ({some(skipped)})")
+    return notes
 
 
 def _other_prompts(runs, notes):

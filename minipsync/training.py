@@ -136,7 +136,7 @@ class TrainingImages(torch.utils.data.Dataset):
         try:
             image, label = self.source[index]
             image, label = to_rgb(image), int(label)
-        except OSError as error:                # left out silently, other shots than the paper's would train
+        except (OSError, ValueError) as error:  # left out silently, other shots than the paper's would train
             raise ValueError(f"image {self.source.image_id(index)} of {self.source.name} cannot be read "
                              f"({error}); get it again, or leave it out with dataset.subset(…)") from error
         cost = 3 * image.width * image.height

@@ -89,7 +89,6 @@ ODD = {
     "one-bit.png": (lambda: saved(plain("1", 1), "PNG"), (40, 30), WHITE),
     "grey-16-bit.png": (lambda: sixteen(128 * 256 + 5, "PNG"), (40, 30), GREY),         # not clipped to white
     "grey-16-bit.tif": (lambda: sixteen(128 * 256 + 5, "TIFF"), (40, 30), GREY),
-    "whole-numbers.tif": (lambda: saved(plain("I", 128 * 256), "TIFF"), (40, 30), GREY),  # PIL's other 16 bit
     "grey-alpha.png": (lambda: saved(plain("LA", (0, 0)), "PNG"), (40, 30), WHITE),
     "transparent.png": (lambda: saved(plain("RGBA", (255, 0, 0, 0)), "PNG"), (40, 30), WHITE),
     "half-transparent.png": (lambda: saved(plain("RGBA", (1, 1, 1, 128)), "PNG"), (40, 30), (127,) * 3),
@@ -117,6 +116,7 @@ ODD = {
     "empty.jpg": (lambda: b"", "cannot identify image file"),
     "text.jpg": (lambda: b"dear diary, today I saw a bee\n", "cannot identify image file"),
     "floats.tif": (lambda: saved(plain("F", 0.5), "TIFF"), "floating point pixels have no defined range"),
+    "whole-numbers.tif": (lambda: saved(plain("I", 32768), "TIFF"), "whole numbers have no defined range"),
     "bomb.ppm": (lambda: b"P4 20000 10000\n", "DecompressionBombError: .*200000000 pixels"),
 }
 READ = [name for name, case in ODD.items() if len(case) == 3]
@@ -235,8 +235,12 @@ def listed(text, encoding="utf-8"):
     return lambda x: mp.folder(x.pictures(more=[("classnames.txt", text.encode(encoding))]))
 
 
+def build_of(names, method="zero_shot"):
+    return lambda x: mp.build(method, x.clip, names).predict(plain())
+
+
 def build(*names, method="zero_shot"):
-    return lambda x: mp.build(method, x.clip, list(names)).predict(plain())
+    return build_of(list(names), method)
 
 
 LONG = "very " * 200 + "long name"
@@ -245,8 +249,8 @@ DATA = {
     "no folder": (lambda x: mp.folder(x.path / "nowhere"), FileNotFoundError, "there is no folder .*nowhere"),
     "a file": (lambda x: mp.folder(x.pictures() / "ant/good.png"), FileNotFoundError, "there is no folder"),
     "no classes": (lambda x: mp.folder(x.path), ValueError, "has no sub-folders; expected one for each"),
-    "empty class": (lambda x: mp.folder(x.pictures(more=[("cow/notes.txt", b"")])), ValueError,
-                    "class folder 'cow' .*holds no picture.*add some or remove the folder"),
+    "no picture": (lambda x: (x.path / "own/ant").mkdir(parents=True) or mp.folder(x.path / "own"),
+                   ValueError, "none of the 1 class folders .*own' holds a picture"),
     "file name is no text": (lambda x: mp.folder(x.pictures(more=[("ant/a\nb.jpg", b"")])), ValueError,
                              r"file name 'ant/a\\nb.jpg'.*rename it"),
     "line missing": (listed("ant big ant\n"), ValueError, "no class name for the folder bee"),
@@ -255,6 +259,11 @@ DATA = {
     "line without name": (listed("ant a\nbee\n"), ValueError, "line 2 of .*'bee'; expected 'folder name'"),
     "lines are not UTF-8": (listed("ant fourmi\nbee abeille à miel\n", "latin-1"), ValueError,
                             "classnames.txt' is not UTF-8 text"),
+    "names have no order": (lambda x: mp.folder(x.pictures(), {"ant", "bee"}), TypeError,
+                            "is a set; expected a list of strings, whose order says the labels"),
+    "names are numbers": (lambda x: mp.folder(x.pictures(), [1, 2]), ValueError, r"class_names\[0\]=1; ex"),
+    "names of a dict": (build_of({"ant": 0, "bee": 1}), TypeError, "is a dict; expected a list of strings"),
+    "nothing but underscores": (build("ant", "__"), ValueError, r"class_names\[1\]='__'; expected a non-em"),
     "names too few": (lambda x: mp.folder(x.pictures(), ["ant"]), ValueError, "1 class names for 2 folders"),
     "names are a str": (lambda x: mp.folder(x.pictures(), "ab"), TypeError, "class_names='ab' is a str"),
     "name missing": (lambda x: mp.folder(x.pictures(), {"ant": "ant"}), ValueError, "no class name.*bee"),
@@ -328,7 +337,7 @@ def test_files_beside_the_pictures(picture_folder):
         data = mp.folder(root, templates="a sketch of a {}.")
     assert len(data) == 2 and data.class_names == ["big ant", "honey bee"] and len(data.templates) == 1
     (root / "ant/phone.svg").write_bytes(b"")
-    with pytest.warns(UserWarning, match="1 pictures in .* are left out, first 'phone.svg'.*convert them"):
+    with pytest.warns(UserWarning, match="left out of .*: 1 .kind not read, first 'ant/phone.svg'.*convert"):
         assert len(mp.folder(root)) == 2
 
 

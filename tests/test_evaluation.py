@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from minipsync.data import folder
 from minipsync.evaluation import balanced_order, compare, evaluate
 from minipsync.records import RecordFile
 from minipsync.results import newcombe
+from minipsync.runs import load_runs
 
 CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
 
@@ -155,6 +157,7 @@ RUN = """
 import sys
 sys.path.insert(0, {folder!r})
 from test_evaluation import Colours, Guess
+from minipsync.data import folder
 from minipsync.evaluation import evaluate
 evaluate(Guess(pause=0.2), Colours(), records={path!r}, batch_size=2, progress=False)
 """
@@ -264,6 +267,32 @@ def test_corrupt_images_are_counted_and_tried_again(tmp_path):
     assert same(mended, evaluate(Guess(), Colours(), batch_size=4, progress=False))
     with pytest.raises(ValueError, match="none of the 45 images"):
         evaluate(Guess(), Colours(corrupt=range(45)), progress=False)
+
+
+def test_what_is_not_among_the_n_is_told(tmp_path):
+    """In the result, its row and its table in a notebook, and in the facts beside the records."""
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    for name, content in (("ant/x.jpg", b"broken"), ("bee/x.heic", b""), ("bee/y.heic", b""), ("z.jpg", b"")):
+        (tmp_path / name).write_bytes(content)
+    with pytest.warns(UserWarning, match="left out of"):
+        data = folder(tmp_path)
+    method = Guess(class_names=data.class_names)
+    with pytest.warns(UserWarning, match="1 of 8 images"):
+        result = evaluate(method, data, records=tmp_path / "records", progress=False)
+    assert (result.n, result.found, len(result.skipped)) == (7, 11, 1)
+    assert result.left_out == {"outside the class folders": 1, "kind not read": 2}
+    words = ("n = 7 of 11 found (1 unreadable image skipped, left out: 1 outside the class folders, left "
+             "out: 2 kind not read)")
+    assert words in repr(result) and words.removeprefix("n = ") in result._repr_html_()
+    assert result.row()["found"] == 11 and result.row()["skipped"] == 1
+    assert result.row()["left_out"] == "1 outside the class folders; 2 kind not read"
+    [run] = load_runs(tmp_path / "records")
+    assert (run.result.left_out, run.result.found) == (result.left_out, 11)
+    assert repr(evaluate(method, data.subset([0]), progress=False)).count("left out") == 2
+    clean = evaluate(Guess(), Colours(), progress=False)
+    assert "found" not in repr(clean) and clean.row()["left_out"] == ""
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -140,10 +140,39 @@ def test_missing_pictures_are_told_or_left_out(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="1 of 6"):
         data = mp.benchmark("full", root=tmp_path, partial=True).dataset("eurosat")
     assert len(data) == 5 and right_pictures(data) and list(np.bincount(data.labels)) == [2, 1, 2]
+    assert [tuple(each) for each in data.left_out] == [("Forest/Forest_4.jpg", "missing", 1, 1)]
+    assert data.accounts == {"found": 5, "left_out": {"missing": 1}}
     for file in base.glob("*/*_[45].jpg"):
         file.unlink()
     with pytest.raises(ValueError, match="6 of 6 pictures of test"):
         mp.benchmark("full", root=tmp_path, partial=True).dataset("eurosat")
+
+
+def test_a_link_to_nowhere_is_a_picture_that_cannot_be_read(tmp_path, monkeypatch):
+    transfer_set(tmp_path, "eurosat")
+    expect_small(monkeypatch, "eurosat")
+    for name, target in (("Forest/Forest_4.jpg", "nowhere.jpg"), ("SeaLake/SeaLake_4.jpg", "SeaLake_4.jpg")):
+        (tmp_path / "eurosat/2750" / name).unlink()
+        (tmp_path / "eurosat/2750" / name).symlink_to(target)
+    data = mp.benchmark("full", root=tmp_path).dataset("eurosat")
+    with pytest.warns(UserWarning, match="2 of 6 images"):
+        result = mp.evaluate(Guess(data.class_names), data, progress=False)
+    assert sorted(image for image, _ in result.skipped) == ["Forest/Forest_4.jpg", "SeaLake/SeaLake_4.jpg"]
+
+
+@pytest.mark.parametrize("file", ["variants.txt", "images_variant_test.txt"])
+def test_blank_lines_in_lists(file, tmp_path, monkeypatch):
+    """A line's number is a label in one of them."""
+    aircraft(tmp_path / "fgvc_aircraft")
+    expect_small(monkeypatch, "fgvc_aircraft")
+    text = (tmp_path / "fgvc_aircraft" / file).read_text().replace("\n", "\n\n", 1)
+    (tmp_path / "fgvc_aircraft" / file).write_text(text)
+    bench = mp.benchmark("full", root=tmp_path)
+    if file == "variants.txt":
+        with pytest.raises(ValueError, match="line 2 of .*variants.txt' is blank"):
+            bench.dataset("fgvc_aircraft")
+    else:
+        assert right_pictures(bench.dataset("fgvc_aircraft"))
 
 
 def test_pictures_where_tpt_keeps_them(tmp_path, monkeypatch):

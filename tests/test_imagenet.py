@@ -74,6 +74,21 @@ def test_a_partial_copy_is_refused_or_keeps_its_labels(tmp_path, a_wnids):
     with pytest.warns(UserWarning, match="expected 7500.*not the papers'"):
         data = mp.benchmark("full", root=tmp_path, partial=True).dataset("a")
     assert list(data.labels) == [3, 150] and right_pictures(data) and len(data.class_names) == 200
+    assert data.accounts == {"found": 2, "left_out": {"missing": 7498}}
+
+
+def test_what_else_lies_in_class_folders(tmp_path, a_wnids, monkeypatch):
+    base = tmp_path / "imagenet-a"
+    class_folders(base, a_wnids)
+    change(monkeypatch, "a", sizes={"test": 200})
+    paint(base / "__MACOSX/x.jpg", 0)
+    paint(base / a_wnids[7] / "._x.jpg", 0)
+    paint(base / a_wnids[7] / ".ipynb_checkpoints/x.jpg", 0)
+    paint(base / a_wnids[7] / "photo", 0)
+    (base / a_wnids[7] / "x.heic").write_bytes(b"")
+    with pytest.warns(UserWarning, match="1 .name not of a picture, first .*photo'.*, 1 .kind not read"):
+        data = mp.benchmark("full", root=tmp_path).dataset("a")
+    assert len(data) == 200 and {each.label for each in data.left_out} == {7}
 
 
 def test_too_many_in_one_folder_and_too_few_in_another(tmp_path, monkeypatch):
@@ -125,7 +140,7 @@ def test_pug_is_named_by_its_list_and_numbered_by_its_folders(tmp_path, monkeypa
     names.write_text("Banana banana\nAirliner airliner\nAfrican_crocodile African crocodile\nZebra zebra\n")
     with pytest.raises(ValueError, match="no name for 'Bell_Pepper'"):
         bench.dataset("pug_object_scale")
-    names.write_text(names.read_text() + "Bell_Pepper  bell pepper \n")
+    names.write_text(names.read_text() + "\n\nBell_Pepper  bell pepper \n\n")
     with pytest.raises(ValueError, match="4 class folders, expected 151"):
         bench.dataset("pug_object_scale")
     monkeypatch.setattr("minipsync.data.imagenet.PUG_CLASSES", 4)

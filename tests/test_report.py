@@ -316,6 +316,19 @@ def test_how_many_images_were_asked_for(tmp_path):
     assert row[["n", "of"]].tolist() == [100, 1000]
 
 
+def test_pictures_that_are_not_among_the_n_stand_below_the_table(tmp_path):
+    facts = {"images": 110, "skipped": ["x.png", "y.png"], "found": 113, "left_out": {"kind not read": 3}}
+    write(tmp_path, ones(60), facts=facts)
+    write(tmp_path, ones(50), method="zero_shot", facts=facts)
+    runs = load_runs(tmp_path)
+    assert runs[0].result.found == 113 and len(runs[0].result.skipped) == 2
+    for name in ("latency", "paired", "domain_generalisation"):
+        assert report(name, runs, "mini").attrs["left_out"] == (
+            "sketch: 3 kind not read; sketch: 2 that cannot be read ('x.png', 'y.png')"), name
+    write(tmp_path / "clean", ones(60))
+    assert report("latency", load_runs(tmp_path / "clean"), "mini").attrs["left_out"] == ""
+
+
 def test_imagenet_itself_was_printed_in_another_list(tmp_path):
     write(tmp_path, ones(70), dataset="imagenet", backbone=FULL, method="tpt")
     four(tmp_path, FULL)

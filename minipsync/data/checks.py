@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")       # of pictures
-
 
 def find_folder(root: Path, places: Sequence[str], name: str, home: str) -> Path:
     """The first of `places` below `root` that is a folder.
@@ -24,16 +22,44 @@ def find_folder(root: Path, places: Sequence[str], name: str, home: str) -> Path
 
 
 def list_files(folder: Path) -> set[str]:
-    """Names of the files in `folder`; none if there is no such folder."""
+    """Names of the files in `folder`, links to nowhere among them; none if there is no such folder."""
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if not entry.is_dir()}
+        return {entry.name for entry in entries if not is_folder(entry)}
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Names of the pictures in `folder`, sorted; hidden files are none."""
-    return sorted(f for f in list_files(folder) if f.lower().endswith(SUFFIXES) and not f.startswith("."))
+def is_folder(entry: os.DirEntry) -> bool:
+    """Is this a folder, or a link to one?"""
+    try:
+        return entry.is_dir()
+    except OSError:                                        # a link to itself
+        return False
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file in UTF-8, without blank ones at its end; only line feeds and carriage returns
+    end a line. Raises ValueError for other encodings."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")      # -sig: editors on Windows write it
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 text ({error}); save it as UTF-8") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def read_numbered(file: Path) -> list[str]:
+    """The lines of a file in which a line's number is its meaning, as a label, without spaces around.
+
+    Raises ValueError for a blank line among them: without it all that follow would get another number."""
+    lines = [line.strip() for line in read_lines(file)]
+    if "" in lines:
+        at = lines.index("") + 1
+        raise ValueError(f"line {at} of {str(file)!r} is blank; the first line is for 0, the second for 1, "
+                         "and so on, so that none between may be empty: write what belongs there, or take "
+                         "the line out if it stands for nothing")
+    return lines
 
 
 def some(items: Sequence, n: int = 3) -> str:

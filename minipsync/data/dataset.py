@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .content import Place, of_files
+from .listing import NOT_PICTURES, LeftOut, count_reasons
 from .pictures import ReadPlaces, ReadSome
 
 TEMPLATE = "a photo of a {}."
@@ -27,6 +28,7 @@ class Dataset:
                  else what the constructor was given, "" if nothing.
     origin:      "mini", "full", "partial" (an incomplete copy of one of the full benchmark) or "own"; "" if
                  nobody said so. Decides what a number measured on it may be compared with.
+    left_out:    list of (name, reason, label or None, number): what might be expected in the set, and is not.
 
     whole:       of one of the `halves`: the labels of the whole data set, and this half's places in it.
 
@@ -38,10 +40,10 @@ class Dataset:
     def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
                  read: Callable[[int], Image.Image] | None, templates: Sequence[str] = (TEMPLATE,),
                  split: str = "test", fingerprint: str = "", origin: str = "",
-                 places: Sequence[Place] | None = None):
+                 places: Sequence[Place] | None = None, left_out: Sequence[LeftOut] = ()):
         self.name, self.split, self.origin, self._given = name, split, origin, fingerprint
         self.places = None if places is None else list(places)
-        self.class_names = list(class_names)
+        self.class_names, self.left_out = list(class_names), list(left_out)
         self.templates = [templates] if isinstance(templates, str) else list(templates)
         self.labels, self._ids = np.asarray(labels), list(ids)
         self.reader = ReadPlaces(self.places) if read is None else read
@@ -79,7 +81,7 @@ class Dataset:
         places = None if self.places is None else [self.places[i] for i in rows]
         read = None if isinstance(self.reader, ReadPlaces) else ReadSome(self.reader, rows)
         return Dataset(self.name, self.class_names, self.labels[rows], ids, read, self.templates, self.split,
-                       self._given, self.origin, places)
+                       self._given, self.origin, places, self.left_out)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
         """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""
@@ -88,6 +90,8 @@ class Dataset:
         part = self.subset(rows)
         part.class_names = [self.class_names[c] for c in new]
         part.labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
+        part.left_out = [each._replace(label=new.get(each.label)) for each in self.left_out
+                         if each.label is None or each.label in new]
         return part
 
     def halves(self) -> tuple[Dataset, Dataset]:
@@ -99,6 +103,13 @@ class Dataset:
         novel.whole = self.labels, np.flatnonzero(self.labels >= border).tolist()
         return base, novel
 
+    @property
+    def accounts(self) -> dict:
+        """{"found": how many pictures there are, used or not, "left_out": {reason: how many}}."""
+        unused = sum(each.number for each in self.left_out if each.reason not in NOT_PICTURES)
+        return {"found": len(self) + unused, "left_out": count_reasons(self.left_out)}
+
     def __repr__(self) -> str:
+        left = "".join(f", {n} left out: {reason}" for reason, n in count_reasons(self.left_out).items())
         return (f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, "
-                f"{len(self.class_names)} classes)")
+                f"{len(self.class_names)} classes{left})")

@@ -1,108 +1,65 @@
 """Your own pictures: one folder per class."""
 from __future__ import annotations
 
-import mimetypes
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checks import SUFFIXES
 from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
+from .listing import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, tell_left_out
+from .names import folder_names, warn_of_empty, warn_of_twins
 
 
 def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None = None,
            templates: Sequence[str] = (TEMPLATE,), name: str | None = None) -> Dataset:
     """The pictures below `path`, one sub-folder per class, as a `Dataset`.
 
-    The label of a picture is its folder's place in the sorted list of folders. Class names are, in this order
-    of preference: `class_names` (a list in that order, or {folder: name}), a file `classnames.txt` in `path`
-    with lines "folder name words", else the folders' names with underscores as spaces. Pictures are read as
-    they are stored (EXIF's rotation is not followed), their first frame, transparent parts on white. `name`
-    is what tables call the data set; by default what the folder is called and six digits of its content.
-    Raises FileNotFoundError without such a folder, ValueError for an empty class or names that do not fit;
-    warns of pictures of kinds that PIL may not know (.heic), which are left out. What cannot be read is found
-    when it is read: `evaluate` leaves it out and counts it in `result.skipped`.
+    The label of a picture is its folder's place in the list of folders, sorted as text ("10" before "2").
+    Class names are, in this order of preference: `class_names` (a list in that order, or {folder: name}), a
+    file `classnames.txt` in `path` with lines "folder name words", else the folders' names with underscores
+    as spaces, or ImageNet's names where the folders are called by its WordNet ids. Pictures are read as they
+    are stored (EXIF's rotation is not followed), their first frame, transparent parts on white. `name` is
+    what tables call the data set; by default the folder's name and six digits of its content.
+
+    A picture is what is called so (`listing.SUFFIXES`), in the class folder or a folder in it, links
+    followed; hidden files and folders are passed over. Pictures of other kinds (.heic), without such an
+    ending, or beside the class folders are left out with a warning, see `Dataset.left_out`. What cannot be
+    read, as a link to nowhere, is found when it is read: `evaluate` counts it in `result.skipped`. A class
+    without pictures stays a class, with a warning.
+
+    Raises FileNotFoundError without such a folder, ValueError where it holds no picture at all, and for names
+    that do not fit. Warns of names that say nothing to CLIP or that it cannot tell apart.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {str(root)!r}; expected one with a sub-folder of "
                                 "pictures for each class")
-    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not is_hidden(d.name))
     if not folders:
         raise ValueError(f"the folder {str(root)!r} has no sub-folders; expected one for each class, "
                          "holding its pictures")
-    files, labels, strange = [], [], []
+    loose, beside = list_pictures(root)
+    left_out = [LeftOut(name, LOOSE) for name in loose]
+    left_out += [each if each.reason == DEAD else each._replace(reason=LOOSE) for each in beside]
+    ids, labels = [], []
     for label, each in enumerate(folders):
-        inside = sorted(f for f in (root / each).rglob("*") if not f.name.startswith(".") and not f.is_dir())
-        found = [f for f in inside if f.suffix.lower() in SUFFIXES]
-        strange += [f for f in inside if f.suffix.lower() not in SUFFIXES and _is_picture(f)]
-        if not found:
-            raise ValueError(f"the class folder {each!r} in {str(root)!r} holds no picture "
-                             f"({', '.join(SUFFIXES)}); add some or remove the folder")
-        files += found
+        found, others = list_pictures(root / each, deep=True)
+        if found and all("/" in picture for picture in found):
+            warnings.warn(f"the class folder {each!r} in {str(root)!r} has pictures in its sub-folders only; "
+                          "if those are the classes, name this folder instead", stacklevel=2)
+        ids += [f"{each}/{picture}" for picture in found]
         labels += [label] * len(found)
-    if deep := [name for name in folders if not any(f.suffix.lower() in SUFFIXES
-                                                    for f in (root / name).iterdir())]:
-        warnings.warn(f"the class folder {deep[0]!r} in {str(root)!r} has pictures in its sub-folders only; "
-                      "if those are the classes, name this folder instead", stacklevel=2)
-    if strange:
-        warnings.warn(f"{len(strange)} pictures in {str(root)!r} are left out, first {strange[0].name!r}; "
-                      f"expected {', '.join(SUFFIXES)}: convert them", stacklevel=2)
-    ids = [f.relative_to(root).as_posix() for f in files]
+        left_out += [other._replace(name=f"{each}/{other.name}", label=label) for other in others]
+    if not ids:
+        raise ValueError(f"none of the {len(folders)} class folders in {str(root)!r} holds a picture "
+                         f"({', '.join(SUFFIXES)}); add some")
     if odd := [i for i in ids if i.encode(errors="replace").decode() != i or {"\n", "\r"} & {*i}]:
         raise ValueError(f"the file name {odd[0]!r} in {str(root)!r} cannot be kept in records; rename it")
-    names = _names(root, folders, class_names)
-    warn_of_twins(names, str(root))
-    places = [Place(f) for f in files]
-    return Dataset(name_of_own(root, name, ids, labels, places), names, labels, ids, None,
-                   templates, origin="own", places=places)
-
-
-def warn_of_twins(names: Sequence[str], where: str) -> None:
-    """Two classes of one name are one sentence to CLIP: a picture of the second counts as wrong."""
-    if twins := sorted(name for name, n in Counter(names).items() if n > 1):
-        warnings.warn(f"{len(twins)} class names in {where!r} stand for several classes, first {twins[0]!r}; "
-                      "CLIP cannot tell those apart: give them names of their own", stacklevel=3)
-
-
-def _names(root: Path, folders: list[str], given: Sequence[str] | dict[str, str] | None) -> list[str]:
-    """Class names in the order of `folders`, from where `folder` says."""
-    listed = root / "classnames.txt"
-    if isinstance(given, str):
-        raise TypeError(f"class_names={given!r} is a str; expected a list of names or {{folder: name}}")
-    if given is None and listed.is_file():
-        given = _listed(listed, folders)
-    if given is None:
-        return [f.replace("_", " ") for f in folders]
-    if isinstance(given, dict):
-        if missing := [f for f in folders if f not in given]:
-            raise ValueError(f"no class name for the folder{'s' * (len(missing) > 1)} "
-                             f"{', '.join(missing[:5])} of {str(root)!r}; expected a line 'folder name' "
-                             "for each")
-        return [given[f].strip() for f in folders]
-    if len(given) != len(folders):
-        raise ValueError(f"{len(given)} class names for {len(folders)} folders in {str(root)!r}; expected "
-                         "one for each folder, in sorted order")
-    return list(given)
-
-
-def _listed(file: Path, folders: list[str]) -> dict[str, str]:
-    """{folder: name} of the lines of a file; ValueError for a line that is not for one of `folders`."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()         # -sig: editors on Windows write it
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not UTF-8 text ({error}); save it as UTF-8") from None
-    names: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        words = line.split(maxsplit=1)
-        if words and (len(words) == 1 or words[0] not in folders or words[0] in names):
-            raise ValueError(f"line {number} of {str(file)!r} is {line!r}; expected 'folder name', once for "
-                             f"each of the {len(folders)} folders ({', '.join(folders[:3])}, …)")
-        names.update([words] if words else [])
-    return names
-
-
-def _is_picture(file: Path) -> bool:
-    return (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
+    places = [Place(root.absolute() / i) for i in ids]
+    data = Dataset(name_of_own(root, name, ids, labels, places), folder_names(root, folders, class_names),
+                   labels, ids, None, templates, origin="own", places=places, left_out=left_out)
+    tell_left_out(left_out, str(root))
+    warn_of_empty(data, str(root))
+    warn_of_twins(data.class_names, str(root))
+    return data

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import find_folder, fingerprint, list_pictures, settle, some
+from .checks import find_folder, fingerprint, settle, some
 from .content import Place
 from .dataset import Dataset
+from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
+from .names import read_folder_names
 
 CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
 NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
@@ -85,19 +87,26 @@ def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Da
     """
     spec = FOLDERS[name]
     base = find_folder(root, spec.places[split], name, spec.home)
-    folders = sorted(f.name for f in base.iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = sorted(f.name for f in base.iterdir() if f.is_dir() and not is_hidden(f.name))
     keys, class_names = _pug_classes(base, folders) if spec.classes == "pug" else _classes(spec)
     label = {key: i for i, key in enumerate(keys)}
     _refuse_others(name, base, folders, label)
-    found = {f: list_pictures(base / f) for f in folders}
+    found, left_out = {}, []
+    for f in folders:
+        found[f], others = list_pictures(base / f)
+        left_out += [each._replace(name=f"{f}/{each.name}", label=label[f]) for each in others]
     problems = _missing(name, split, found, keys)
     settle(name, base, problems, partial and any(found.values()),
            f"Unpack it again; it comes from {spec.home}.")
+    tell_left_out(left_out, str(base))
+    if (number := spec.sizes.get(split, 0) - sum(map(len, found.values()))) > 0:
+        left_out.append(LeftOut(f"pictures of {split}", MISSING, number=number))
     order = [key for key in keys if key in found]
     ids = [f"{key}/{picture}" for key in order for picture in found[key]]
     labels = np.repeat([label[key] for key in order], [len(found[key]) for key in order])
     return Dataset(name, class_names, labels, ids, None, split=split,
-                   origin="partial" if problems else "full", places=[Place(base / i) for i in ids])
+                   origin="partial" if problems else "full", places=[Place(base / i) for i in ids],
+                   left_out=left_out)
 
 
 def _classes(spec: Folders) -> tuple[list[str], list[str]]:
@@ -114,8 +123,7 @@ def _pug_classes(base: Path, folders: list[str]) -> tuple[list[str], list[str]]:
         raise FileNotFoundError(f"expected PUG's class names in {str(file)!r}, a line 'folder name words' "
                                 "for each class folder; the file is linked from docs/datasets.md of "
                                 "github.com/jameelhassan/PromptAlign")
-    lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines()]
-    names = {line[0]: line[1].strip() for line in lines if len(line) == 2}
+    names = {folder: name for folder, (name, _) in read_folder_names(file).items()}
     if nameless := [f for f in folders if f not in names]:
         raise ValueError(f"{str(file)!r} has no name for {some(nameless)}; expected a line "
                          f"'folder name words' for each class folder of {str(base)!r}")
@@ -124,7 +132,7 @@ def _pug_classes(base: Path, folders: list[str]) -> tuple[list[str], list[str]]:
 
 def _refuse_others(name: str, base: Path, folders: list[str], label: dict[str, int]):
     """Raise ValueError for folders that are no class of this data set, and for pictures without folders."""
-    if not folders and (loose := list_pictures(base)):
+    if not folders and (loose := list_pictures(base)[0]):
         raise ValueError(f"{str(base)!r} holds {len(loose)} pictures without class folders; expected a "
                          f"folder for each class, like {some(list(label), 2)}. Sort them by the list of "
                          "labels that came with the data")

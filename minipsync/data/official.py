@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .checks import read_lines, read_numbered
+
 
 def aircraft(folder: Path, split: str):
     """FGVC Aircraft: "1025794 707-320" a line; labels in the order of variants.txt."""
-    names = _lines(folder / "variants.txt")
+    names = read_numbered(folder / "variants.txt")
     file = folder / f"images_variant_{split}.txt"
     rows = [line.split(" ", 1) for line in _lines(file)]
     return [(f"{row[0]}.jpg", _label(names, row[-1], file)) for row in rows], names
@@ -39,7 +41,7 @@ def cars(folder: Path):
 
 def sun397(folder: Path):
     """SUN397, first partition: "/a/apse/indoor/sun_x.jpg" is of the class "indoor apse"."""
-    keys = _lines(folder / "ClassName.txt")
+    keys = read_numbered(folder / "ClassName.txt")
     file = folder / "Testing_01.txt"
     items = [(line[1:], _label(keys, line.rpartition("/")[0], file)) for line in _lines(file)]
     return items, [" ".join(reversed(key.split("/")[2:])) for key in keys]
@@ -48,7 +50,7 @@ def sun397(folder: Path):
 def ucf101(folder: Path):
     """UCF101, first split: the frame of "HighJump/v_HighJump_g01_c01.avi" lies in the folder High_Jump."""
     lists = folder / "ucfTrainTestlist"
-    keys = [line.split()[1] for line in _lines(lists / "classInd.txt")]
+    keys = [line.split()[1] for line in read_numbered(lists / "classInd.txt")]
     names = ["_".join(re.findall("[A-Z][^A-Z]*", key)) for key in keys]
     items = []
     for line in _lines(lists / "testlist01.txt"):
@@ -60,7 +62,7 @@ def ucf101(folder: Path):
 
 def _lines(file: Path) -> list[str]:
     """The lines of a text file, without empty ones."""
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_lines(file) if line.strip()]
 
 
 def _label(keys: list[str], key: str, file: Path) -> int:

@@ -17,6 +17,7 @@ from . import official
 from .checks import find_folder, fingerprint, list_files, settle, some
 from .content import Place
 from .dataset import TEMPLATE, Dataset
+from .listing import MISSING, LeftOut
 
 Items = list[tuple[str, int]]                      # path below the pictures' folder, label
 
@@ -94,11 +95,12 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
                         f"{some(gone)}")
     settle(name, folder, problems, partial and bool(present),
            f"Pictures come from {spec.home}{f', {spec.file} from {COOP}' if spec.file else ''}.")
+    left_out = [LeftOut(path, MISSING, label) for path, label in items if path not in present]
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
     return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   None, templates, split,
-                   origin="partial" if problems else "full", places=[Place(base / path) for path, _ in items])
+                   None, templates, split, origin="partial" if problems else "full",
+                   places=[Place(base / path) for path, _ in items], left_out=left_out)
 
 
 def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:

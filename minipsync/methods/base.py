@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import training
+from ..data.checks import some
+from ..data.names import check_class_names, empty_classes, warn_of_twins
 from ..settings import did_you_mean, make_settings, replace_settings
 from ..tensors import first_line
 from . import files
-from .inputs import check_class_names, check_images, images_to_tensor, template_as_context
+from .inputs import check_images, images_to_tensor, template_as_context
 
 REGISTRY: dict[str, type["Method"]] = {}
 
@@ -113,6 +115,7 @@ class Method(nn.Module):
                              f"({self.class_names[:3]}…), not to {names[:3]}…; use class_specific=False")
         if self.learner is not None:                 # raises for a name that is too long
             self.packed = self.learner.packing(names).to(self.clip.device)
+        warn_of_twins(names)
         self.class_names, self._text = names, None
         return self
 
@@ -200,6 +203,10 @@ class Method(nn.Module):
             raise ValueError(f"{self.name}: the training set has {len(train_set.class_names)} classes "
                              f"({train_set.class_names[0]}, …), the method {len(self.class_names)} "
                              f"({self.class_names[0]}, …); build it with train_set.class_names")
+        if empty := empty_classes(train_set):
+            warnings.warn(f"{self.name}: the training set has no picture of {len(empty)} of its "
+                          f"{len(self.class_names)} classes ({some(empty)}); prompts learn nothing of those",
+                          stacklevel=2)
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
         config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
         learned_from = training.learned_pictures(train_set, config.shots, config.seed)

@@ -1,4 +1,4 @@
-"""Checks of what users hand to a method: images, class names, a template."""
+"""Checks of what users hand to a method: images, a template."""
 
 import torch
 from PIL import Image
@@ -50,19 +50,6 @@ def images_to_tensor(clip, images):
     if not torch.isfinite(images).all():
         raise ValueError("images contains NaN or infinity; expected finite normalised values")
     return images.to(clip.device, torch.float32)
-
-
-def check_class_names(names):
-    """A list of non-empty strings, or TypeError / ValueError that names the bad entry."""
-    if isinstance(names, str) or not hasattr(names, "__iter__"):
-        raise TypeError(f"class_names={names!r} is a {type(names).__name__}; expected a list of strings")
-    names = list(names)
-    if not names:
-        raise ValueError("class_names is empty; expected at least one name")
-    for i, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"class_names[{i}]={name!r}; expected a non-empty string")
-    return names
 
 
 def template_as_context(config, settings, owner):
