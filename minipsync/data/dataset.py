@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,8 @@ class Dataset:
     class_names: list of C names in label order.
     labels:      int array [n], each 0 … C - 1.
     ids:         n strings that name each picture for good.
-    read:        index -> PIL image in RGB.
+    read:        index -> PIL image in RGB. Where training has `workers` that are spawned, it is pickled: a
+                 function or class of a module, or a `functools.partial` of one.
     templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
     fingerprint: stands for the files that the pictures are made of, where that is known.
     origin:      "mini", "full", "partial" (an incomplete copy of one of the full benchmark) or "own"; "" if
@@ -63,7 +65,7 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The pictures `indices`, with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
-        ids, read = [self._ids[i] for i in rows], lambda i: self._read(rows[i])
+        ids, read = [self._ids[i] for i in rows], partial(_read_row, self._read, rows)
         return Dataset(self.name, self.class_names, self.labels[rows], ids, read, self.templates, self.split,
                        self.fingerprint, self.origin)
 
@@ -88,3 +90,8 @@ class Dataset:
     def __repr__(self) -> str:
         return (f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images, "
                 f"{len(self.class_names)} classes)")
+
+
+def _read_row(read: Callable[[int], Image.Image], rows: list[int], i: int) -> Image.Image:
+    """Picture i of a subset, which is picture rows[i] of the whole."""
+    return read(rows[i])

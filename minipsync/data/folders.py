@@ -5,6 +5,7 @@ import mimetypes
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +24,18 @@ def open_image(path: str | Path) -> Image.Image:
         raise
     except Exception as error:                            # PIL's decoders raise all sorts for damaged files
         raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Reads picture i from the file `base / paths[i]`. A class, not a local function: it can be pickled for
+    processes that read pictures."""
+
+    base: Path
+    paths: Sequence[str]
+
+    def __call__(self, i: int) -> Image.Image:
+        return open_image(self.base / self.paths[i])
 
 
 def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None = None,
@@ -68,7 +81,7 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     names = _names(root, folders, class_names)
     sizes = [f"{i} {f.stat().st_size}" for i, f in zip(ids, files, strict=True)]
     warn_of_twins(names, str(root))
-    return Dataset(root.resolve().name, names, labels, ids, lambda i: open_image(files[i]), templates,
+    return Dataset(root.resolve().name, names, labels, ids, PictureFiles(root.absolute(), ids), templates,
                    fingerprint=fingerprint(sizes), origin="own")    # two folders of one name are not one set
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .checks import find_folder, fingerprint, list_pictures, settle, some
 from .dataset import Dataset
-from .folders import open_image
+from .folders import PictureFiles
 
 CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
 NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
@@ -96,7 +96,7 @@ def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Da
     order = [key for key in keys if key in found]
     ids = [f"{key}/{picture}" for key in order for picture in found[key]]
     labels = np.repeat([label[key] for key in order], [len(found[key]) for key in order])
-    return Dataset(name, class_names, labels, ids, lambda i: open_image(base / ids[i]), split=split,
+    return Dataset(name, class_names, labels, ids, PictureFiles(base.absolute(), ids), split=split,
                    origin="partial" if problems else "full")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
 from zlib import crc32
@@ -155,6 +156,11 @@ class Mini:
         target[(slice(None), column) if column is not None else slice(None)] = values[int(level)]
         return scene
 
+    def _read(self, images: list[tuple[str, str, int]], scene: Callable, i: int) -> Image.Image:
+        """Picture i of a list; scene: (id, style) -> Scenes."""
+        key, style, row = images[i]
+        return self.picture(style, row, scene(key, style))
+
     def dataset(self, name: str, split: str = "test") -> Dataset:
         """The data set `name`, a half of it ("animals_base", "animals_novel"), or one's own: "folder:/path"
         (`folder`) and "wds:/path" (`webdataset`).
@@ -192,14 +198,9 @@ class Mini:
             rows, images = rows[PUG_CLASSES], self._pug(factor)
             scene = partial(self._pug_scene, factor)
         label = {row: i for i, row in enumerate(rows)}
-
-        def read(i: int) -> Image.Image:
-            key, style, row = images[i]
-            return self.picture(style, row, scene(key, style))
-
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
-                       [label[row] for *_, row in images], [key for key, *_ in images], read, templates,
-                       split, _fingerprint(), "mini")
+                       [label[row] for *_, row in images], [key for key, *_ in images],
+                       partial(self._read, images, scene), templates, split, _fingerprint(), "mini")
 
     @staticmethod
     def settings(method: str, dataset: str | None = None) -> dict:

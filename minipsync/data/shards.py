@@ -4,11 +4,28 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from .checks import SUFFIXES, fingerprint, some
 from .dataset import TEMPLATE, Dataset
 from .folders import open_image, warn_of_twins
+
+
+@dataclass(frozen=True)
+class PictureMembers:
+    """Reads picture i from the samples (shard, key, place and size in bytes, label). A class, not a local
+    function: it can be pickled for processes that read pictures."""
+
+    samples: Sequence[tuple[Path, str, int, int, int]]
+
+    def __call__(self, i: int) -> Image.Image:
+        shard, _, at, size, _ = self.samples[i]
+        with open(shard, "rb") as file:
+            file.seek(at)
+            return open_image(io.BytesIO(file.read(size)))
 
 
 def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
@@ -21,7 +38,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
     Raises FileNotFoundError without shards, ValueError for a shard that is compressed or cut off, a picture
     without a label, a label without a picture, and missing class names.
     """
-    shards = _shards(Path(path).expanduser())
+    shards = _shards(Path(path).expanduser().absolute())
     # shard, key, place and size in bytes, label
     samples = [(shard, *sample) for shard in shards for sample in _index(shard)]
     if not samples:
@@ -36,15 +53,10 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
         templates = [t.replace("{c}", "{}")
                      for t in _listed(home, "zeroshot_classification_templates.txt") or [TEMPLATE]]
 
-    def read(i: int):
-        shard, _, at, size, _ = samples[i]
-        with open(shard, "rb") as file:
-            file.seek(at)
-            return open_image(io.BytesIO(file.read(size)))
-
     warn_of_twins(names, str(path))
     ids = [f"{s[0].name}/{s[1]}" for s in samples]
-    return Dataset(home.resolve().name, names, [s[4] for s in samples], ids, read, templates, origin="own",
+    return Dataset(home.resolve().name, names, [s[4] for s in samples], ids, PictureMembers(samples),
+                   templates, origin="own",
                    fingerprint=fingerprint(f"{i} {s[3]}" for i, s in zip(ids, samples, strict=True)))
 
 

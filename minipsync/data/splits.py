@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from . import official
 from .checks import find_folder, fingerprint, list_files, settle, some
 from .dataset import TEMPLATE, Dataset
-from .folders import open_image
+from .folders import PictureFiles
 
 Items = list[tuple[str, int]]                      # path below the pictures' folder, label
 
@@ -96,8 +96,9 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
            f"Pictures come from {spec.home}{f', {spec.file} from {COOP}' if spec.file else ''}.")
     items = [(path, label) for path, label in items if path in present]
     templates = [spec.template] + [TEMPLATE] * (spec.template != TEMPLATE)
-    return Dataset(name, names, [label for _, label in items], [path for path, _ in items],
-                   lambda i: open_image(base / items[i][0]), templates, split,
+    paths = [path for path, _ in items]
+    return Dataset(name, names, [label for _, label in items], paths,
+                   PictureFiles(base.absolute(), paths), templates, split,
                    origin="partial" if problems else "full")
 
 
