@@ -471,18 +471,6 @@ def test_inference_mode_is_told(tiny_clip):
         build("tpt", tiny_clip, NAMES, n_views=4).predict(torch.zeros(1, 3, 32, 32))
 
 
-def test_moving_a_method_takes_the_clip_along():
-    class Probe(torch.nn.Module):
-        encode_image = device = precision = None
-
-        def _apply(self, fn, recurse=True):
-            self.moved = True
-            return self
-
-    method = build("zero_shot", Probe(), NAMES)
-    assert method.to("cpu") is method and method.clip.moved
-
-
 def test_auto_finds_what_fits(tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "SHIPPED", tmp_path)
     with pytest.raises(FileNotFoundError, match="no shipped prompts fit coop .*this method: none"):

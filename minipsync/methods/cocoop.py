@@ -48,6 +48,7 @@ class CoCoOp(Method):
 
     def logits(self, images, params=None):
         """As `Method.logits`, for images [N, 3, S, S] alone: each has its own context, no episodes."""
+        self.check_device()
         with torch.no_grad():
             image = self.clip.encode_image(images)                                     # [N, D], unit length
         text = self.clip.encode_text(self.packed, self.learner(image, params).text)    # [N, C, D]

@@ -88,6 +88,7 @@ class TPT(TestTimeMethod):
     def start(self, x):
         if self.config.start != "cocoop":
             return super().start(x)
+        self.check_device()
         # As the official code: the net gets the image's raw feature although it was trained on unit ones.
         return {"ctx": self.learner(x[:, 0]).text[:, 0].detach().requires_grad_()}     # [B, M, W]
 
