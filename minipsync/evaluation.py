@@ -153,6 +153,8 @@ def _check(method, data, limit, batch_size, seed):
         _whole("limit", limit, 1, "a whole number of images, 1 or more, or None for all")
     _whole("batch_size", batch_size, 1, "a whole number of images, 1 or more")
     _whole("seed", seed, None, "a whole number")
+    if hasattr(method, "check_device"):
+        method.check_device()
     _check_classes(list(method.class_names), list(data.class_names), data.name)
     if len(data) == 0:
         raise ValueError(f"{data.name} has no images; check its folder")

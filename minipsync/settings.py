@@ -2,10 +2,64 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 import types
 import typing
+
+
+class Settings:
+    """Base of configs in which a value follows from others where it is not given.
+
+    A config says in `__post_init__` what a field that is None becomes, `self.follow(lr=…)`. What follows is
+    read, compared and written like any value, but a copy with other settings (`replace_settings`, `build`
+    with a config and keywords) lets it follow from those, and keeps what was given. `dataclasses.replace`
+    does the same for numbers; True and False it hands over as if they were given.
+    """
+
+    __slots__ = ("_following",)                   # beside the fields, so that vars(config) are the fields
+
+    def follow(self, **values):
+        """Set the fields that are not given to `values`. For `__post_init__`."""
+        following = set(getattr(self, "_following", ()))
+        for name, value in values.items():
+            given = getattr(self, name)
+            if given is None or getattr(given, "follows", None) == (type(self), name):
+                if type(value) in FOLLOWING:
+                    value = FOLLOWING[type(value)](value)
+                    value.follows = type(self), name
+                object.__setattr__(self, name, value)
+                following.add(name)
+        object.__setattr__(self, "_following", frozenset(following))
+
+    def __reduce__(self):                         # pickled and copied by what was given
+        return functools.partial(type(self), **given_settings(self)), ()
+
+
+class FollowingInt(int):
+    """A number that says of which field of which config it follows: dataclasses.replace, which hands over all
+    values alike, gives it to the copy, and that lets it follow anew. Copied, as by asdict, it is plain."""
+
+    def __reduce__(self):
+        return int, (int(self),)
+
+
+class FollowingFloat(float):
+    """As `FollowingInt`."""
+
+    def __reduce__(self):
+        return float, (float(self),)
+
+
+FOLLOWING = {int: FollowingInt, float: FollowingFloat}
+
+
+def given_settings(config):
+    """The fields of the dataclass instance `config`, without those that follow from others."""
+    following = getattr(config, "_following", ())
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)
+            if f.init and f.name not in following}
 
 
 def make_settings(cls, given, owner=""):
@@ -26,14 +80,14 @@ def make_settings(cls, given, owner=""):
         values[name] = _convert(value, kinds[name])
         if values[name] is _BAD:
             raise ValueError(f"{owner}: {name}={value!r} ({type(value).__name__}) does not fit; "
-                             f"expected {_describe(kinds[name])}, for example {_example(fields[name])}")
+                             f"expected {_describe(kinds[name])}, for example {_example(cls, fields[name])}")
     return cls(**values)
 
 
 def replace_settings(config, given, owner=""):
-    """A copy of the dataclass instance `config` with the keywords in `given` changed, checked alike."""
-    current = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
-    return make_settings(type(config), current | dict(given), owner or type(config).__name__)
+    """A copy of the dataclass instance `config` with the keywords in `given` changed, checked alike. What
+    followed from other settings follows from those of the copy (see `Settings`)."""
+    return make_settings(type(config), given_settings(config) | dict(given), owner or type(config).__name__)
 
 
 def did_you_mean(name, good):
@@ -93,7 +147,9 @@ def _describe(kind):
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
-def _example(field):
+def _example(cls, field):
+    if field.default is None:                            # shows what follows where nothing is given
+        return repr(getattr(cls(), field.name)) if issubclass(cls, Settings) else repr(None)
     if field.default is not dataclasses.MISSING:
         return repr(field.default)
     return repr(field.default_factory()) if field.default_factory is not dataclasses.MISSING else "…"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,10 +108,8 @@ class FromSource:
         return ""
 
     def to(self, device):
-        """Move the tensors, in place. Returns self."""
-        for name in self.tensors:
-            setattr(self, name, getattr(self, name).to(device))
-        return self
+        """A copy with its tensors on `device`; another method may have the same object."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.tensors})
 
     @classmethod
     def find(cls, clip, learner, folder: str | Path | None = None, **wanted):

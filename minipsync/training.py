@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import pickle
 import random
 import time
 import warnings
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 from .data.content import of_dataset
 from .pixels import to_rgb
 from .settings import require
-from .tensors import write_tensors
+from .tensors import first_line, write_tensors
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     loader = DataLoader(TrainingImages(train_set, clip.image_size, config), num_workers=config.workers,
                         batch_sampler=itertools.islice(plan, run.step, None), generator=torch.Generator())
     bar = tqdm(desc=name, total=config.epochs * per_epoch, initial=run.step, disable=not progress)
-    for images, labels in loader:
+    for images, labels in _loaded(loader, name):
         start, epoch = time.perf_counter(), run.step // per_epoch
         lr = learning_rate(epoch, config)
         for group in optimizer.param_groups:
@@ -194,6 +195,28 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     bar.close()
     run.write()
     return run.history
+
+
+def _loaded(loader, name):
+    """The batches of `loader`. Errors of the processes that read images say what happened and what to do."""
+    try:
+        found = iter(loader)                       # starts the processes
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(f"{name}: the training set cannot be sent to {loader.num_workers} processes "
+                        f"({first_line(error)}); read its pictures by a function or class of a module, not "
+                        "by a lambda or a local function, or use workers=0") from error
+    try:
+        yield from found
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise RuntimeError(f"{name}: a process that reads images has ended ({first_line(error)}). A script "
+                           "must call fit below `if __name__ == '__main__':`, and what reads the pictures "
+                           "must be in a module, not in a notebook; or use workers=0") from error
+    except ValueError as error:
+        if "Original Traceback" not in str(error):
+            raise
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
 class _Run:

@@ -10,8 +10,8 @@ from lookalikes import class_folders, picture, right_pictures
 from PIL import Image
 
 import minipsync as mp
-from minipsync.data.pictures import open_image
 from minipsync.data.listing import NOT_READ, SUFFIXES, begins_as_picture, list_pictures
+from minipsync.data.pictures import open_image
 from minipsync.pixels import to_rgb
 
 GOOD = picture(0)

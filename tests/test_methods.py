@@ -418,10 +418,19 @@ def test_settings_that_would_be_ignored_or_fail_later(tiny_clip, name, settings,
         build(name, tiny_clip, NAMES, **settings)
 
 
-def test_words_say_how_many_vectors_there_are(tiny_clip):
-    for name in ("coop", "cocoop", "tpt"):
-        method = build(name, tiny_clip, NAMES, n_ctx=16, init="a photo of a")
-        assert method.config.n_ctx == method.learner.n_ctx == 4
+@pytest.mark.parametrize("name, otherwise", [("coop", 16), ("cocoop", 4), ("tpt", 4)])
+def test_words_say_how_many_vectors_there_are(tiny_clip, name, otherwise):
+    for more, n in (({}, 3), ({"n_ctx": 3}, 3)):                       # saved configs hold both
+        method = build(name, tiny_clip, NAMES, init="a sketch of", **more)
+        assert method.config.n_ctx == method.learner.n_ctx == n
+    assert build(name, tiny_clip, NAMES, init=None).learner.n_ctx == otherwise
+    assert build(name, tiny_clip, NAMES, init=None, n_ctx=7).learner.n_ctx == 7
+    both = rf"{name}: n_ctx=16 does not fit; expected 4.*init='a photo of a'.*init=None"
+    with pytest.raises(ValueError, match=both):
+        build(name, tiny_clip, NAMES, n_ctx=16, init="a photo of a")
+    given = type(method.config)(init=None, n_ctx=16)
+    with pytest.raises(ValueError, match=both):
+        build(name, tiny_clip, NAMES, config=given, init="a photo of a")
 
 
 def test_cocoop_has_no_class_features_for_all_images(tiny_clip):
@@ -460,18 +469,6 @@ def test_dtype_of_the_shared_clip_stays(tiny_clip):
 def test_inference_mode_is_told(tiny_clip):
     with torch.inference_mode(), pytest.raises(RuntimeError, match="outside torch.inference_mode"):
         build("tpt", tiny_clip, NAMES, n_views=4).predict(torch.zeros(1, 3, 32, 32))
-
-
-def test_moving_a_method_takes_the_clip_along():
-    class Probe(torch.nn.Module):
-        encode_image = device = precision = None
-
-        def _apply(self, fn, recurse=True):
-            self.moved = True
-            return self
-
-    method = build("zero_shot", Probe(), NAMES)
-    assert method.to("cpu") is method and method.clip.moved
 
 
 def test_auto_finds_what_fits(tiny_clip, tmp_path, monkeypatch):

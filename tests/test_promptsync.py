@@ -334,7 +334,7 @@ def test_half_precision(tiny_clip, monkeypatch, precision):
     assert relative(adapted.params["ctx"][0] - theta["ctx"], want.params["ctx"][0] - theta["ctx"]) < 0.2
 
 
-def test_moving_takes_the_source_along(tiny_clip):
+def test_moving_forgets_the_constant_gradient(tiny_clip):
     method = prepared(tiny_clip, TARGET, "promptsync_star")
     want = method.predict(picture(1))
     assert method.to("cpu") is method and method._constant is None

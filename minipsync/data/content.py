@@ -81,7 +81,7 @@ def of_files(ids: Sequence[str], labels: Iterable[int], places: Sequence[Place],
 def of_pictures(data, most: int = 1000) -> str:
     """16 hex digits for the pixels of a data set that is not made of files; of more than `most` pictures,
     those whose ids have the lowest hashes."""
-    ids = [str(data.image_id(i)) for i in range(len(data))]
+    ids = [str(data.image_id(i) if hasattr(data, "image_id") else i) for i in range(len(data))]
     lines = [f"{name} {int(label)}" for name, label in zip(ids, data.labels, strict=True)]
     for i in _chosen(ids, most):
         try:

@@ -4,6 +4,7 @@
 prompts on the test image is a `TestTimeMethod` (episodes.py).
 """
 
+import copy
 import warnings
 from dataclasses import asdict
 from typing import ClassVar
@@ -39,6 +40,9 @@ def build(name, clip, class_names, **settings):
 
 class Method(nn.Module):
     """A classifier over `class_names` made of a frozen CLIP and prompts.
+
+    Methods share the CLIP: `method.to(device)` moves what is the method's own, and only there, where its CLIP
+    is, can it compute (`check_device`). `copy.deepcopy` shares the CLIP, too; a pickle holds it.
 
     name:    what `build` calls it.
     Config:  frozen dataclass of settings; unknown or ill-typed ones raise ValueError and list the good ones.
@@ -85,6 +89,7 @@ class Method(nn.Module):
 
         With `params` (name -> [B, ...], one set per episode, in place of the learner's parameters):
         images [B,V,3,S,S] -> [B,V,C]."""
+        self.check_device()
         prompts = self.learner(params)
         text = self.clip.encode_text(self.packed, prompts.text)                        # [C, D] or [B, C, D]
         image = self.clip.encode_image(images, prompts.vision)                         # [N, D] or [B, V, D]
@@ -94,9 +99,41 @@ class Method(nn.Module):
         """Mean cross-entropy, what `fit` lowers: images [N,3,S,S], labels [N] -> scalar."""
         return F.cross_entropy(self.logits(images), labels)
 
+    # ---- devices ----
     def _apply(self, fn, recurse=True):
-        self.clip._apply(fn)                         # method.to(device) takes the CLIP along
-        return super()._apply(fn, recurse)
+        if fn(torch.zeros(())).dtype != torch.float32:
+            raise TypeError(f"{self.name}: prompts stay float32; .half() or .to(torch.bfloat16) would round "
+                            "them for good: for half precision say load_clip(…, precision='fp16')")
+        return super()._apply(fn, recurse)           # not the CLIP: other methods may share it
+
+    def __deepcopy__(self, memo):
+        memo[id(self.clip)] = self.clip              # frozen, so one is enough
+        memo[id(self)] = other = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+    def own_tensors(self):
+        """The tensors that must be where the CLIP is."""
+        return list(self.parameters())
+
+    @property
+    def device(self):
+        """Where the method's own tensors are; without any, where its CLIP is."""
+        return next((t.device for t in self.own_tensors()), self.clip.device)
+
+    def check_device(self):
+        """ValueError that says what to move if something of the method is not where its CLIP is."""
+        if wrong := {t.device for t in self.own_tensors()} - {self.clip.device}:
+            mine, home = str(wrong.pop()), str(self.clip.device)
+            raise ValueError(f"{self.name} is on {mine!r} and its CLIP on {home!r}; to move "
+                             "a method leaves the CLIP, which others may share, where it is: say "
+                             f"method.to({home!r}), or clip.to({mine!r}) for all that share it")
+
+    @property
+    def packed(self):
+        """The classes' texts as packed tokens, on the CLIP's device."""
+        self._packed = self._packed.to(self.clip.device)
+        return self._packed
 
     def copy_prompts(self):
         """The parameters as they are now; `prompts_are` tells whether they have changed since."""
@@ -114,7 +151,7 @@ class Method(nn.Module):
             raise ValueError(f"{self.name}: class-specific prompts belong to the classes they were made for "
                              f"({self.class_names[:3]}…), not to {names[:3]}…; use class_specific=False")
         if self.learner is not None:                 # raises for a name that is too long
-            self.packed = self.learner.packing(names).to(self.clip.device)
+            self._packed = self.learner.packing(names)
         warn_of_twins(names)
         self.class_names, self._text = names, None
         return self
@@ -125,6 +162,7 @@ class Method(nn.Module):
         """Class features [C, D] under the learner's own prompts, L2-normalised.
 
         Kept until a parameter, the class names, the precision or the device change."""
+        self.check_device()
         place = (self.clip.precision, self.clip.device)
         if self._text is None or self._text[0] != place or not self.prompts_are(self._text[1]):
             self._text = (place, self.copy_prompts(), self.encode_classes())
@@ -140,6 +178,7 @@ class Method(nn.Module):
 
         images: one PIL image, a list of them, or a float tensor [B,3,S,S] that is model input already
         (normalised with clip.mean and clip.std; clip.preprocess makes it)."""
+        self.check_device()
         tensor = isinstance(images, torch.Tensor)
         items = images_to_tensor(self.clip, images) if tensor else check_images(images)
         return torch.cat(self.in_batches(
@@ -207,6 +246,7 @@ class Method(nn.Module):
             warnings.warn(f"{self.name}: the training set has no picture of {len(empty)} of its "
                           f"{len(self.class_names)} classes ({some(empty)}); prompts learn nothing of those",
                           stacklevel=2)
+        self.check_device()
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
         config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
         learned_from = training.learned_pictures(train_set, config.shots, config.seed)

@@ -14,23 +14,22 @@ from dataclasses import dataclass
 import torch
 
 from ..prompts import ConditionalPrompt
-from ..settings import require
+from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, register
 from .coop import count_words
 
 
 @dataclass(frozen=True)
-class CoCoOpConfig:
+class CoCoOpConfig(Settings):
     """vit_b16_c4_ep10_batch1_ctxv1, used for every table of the paper."""
 
-    n_ctx: int = 4                        # the number of words if init is given; c4, c8 and c16 exist
+    n_ctx: int | None = None              # None: the number of words in init, else 4; c4, c8, c16 exist
     init: str | None = "a photo of a"     # None: N(0, 0.02^2)
     seed: int = 1                         # the paper averages 1, 2, 3
 
     def __post_init__(self):
-        require(self.n_ctx >= 1, "cocoop", "n_ctx", self.n_ctx, "1 or more tokens")
-        count_words("cocoop", self)
+        count_words("cocoop", self, 4)
 
 
 @register
@@ -49,6 +48,7 @@ class CoCoOp(Method):
 
     def logits(self, images, params=None):
         """As `Method.logits`, for images [N, 3, S, S] alone: each has its own context, no episodes."""
+        self.check_device()
         with torch.no_grad():
             image = self.clip.encode_image(images)                                     # [N, D], unit length
         text = self.clip.encode_text(self.packed, self.learner(image, params).text)    # [N, C, D]

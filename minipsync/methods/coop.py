@@ -9,33 +9,38 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts import ContextPrompt
-from ..settings import require
+from ..settings import Settings, require
 from ..text import tokenize
 from ..training import TrainConfig
 from .base import Method, register
 
 
 @dataclass(frozen=True)
-class CoOpConfig:
+class CoOpConfig(Settings):
     """CoOp's N_CTX 16 configs, class token at the end."""
 
-    n_ctx: int = 16                       # M: 16, or 4; the number of words if init is given
+    n_ctx: int | None = None              # M; None: 16, or the number of words in init
     init: str | None = None               # None: N(0, 0.02^2); the CoCoOp paper: "a photo of a"
     class_specific: bool = False          # CSC: a context per class; cannot serve new classes
     position: Literal["end", "middle", "front"] = "end"    # where the name stands
     seed: int = 1                         # of start and few-shot sample; the papers average 1, 2, 3
 
     def __post_init__(self):
-        require(self.n_ctx >= 1, "coop", "n_ctx", self.n_ctx, "1 or more tokens")
-        count_words("coop", self)
+        count_words("coop", self, 16)
 
 
-def count_words(owner, config):
-    """Where a context starts from words there is a vector for each of their tokens, whatever n_ctx said."""
-    if config.init is not None:
+def count_words(owner, config, otherwise):
+    """Let n_ctx follow from init: a vector for each token of its words, `otherwise` many without words."""
+    if config.init is None:
+        config.follow(n_ctx=otherwise)
+        require(config.n_ctx >= 1, owner, "n_ctx", config.n_ctx, "1 or more tokens")
+    else:
         n = len(tokenize(config.init)) - 2                        # without start and end
         require(n >= 1, owner, "init", config.init, "words, or None for a random start")
-        object.__setattr__(config, "n_ctx", n)
+        config.follow(n_ctx=n)
+        require(config.n_ctx == n, owner, "n_ctx", config.n_ctx,
+                f"{n}, one vector for each token of init={config.init!r}: leave n_ctx out, or say init=None "
+                "for a random start")
 
 
 @register

@@ -47,6 +47,7 @@ class TestTimeMethod(Method):
 
     def start(self, x):
         """Fresh leaves [B, ...] to tune, one set per episode; x as `inputs` gave it."""
+        self.check_device()
         return self.learner.episodes(len(x))
 
     def first_logits(self, x, params):
@@ -106,6 +107,7 @@ class TestTimeMethod(Method):
 
         The views of an image are drawn from its content and `config.seed` alone, so neither the order of the
         images nor the batch they came in changes a prediction."""
+        self.check_device()
         self._warn_if_untrained()
         tensor = isinstance(images, Tensor)
         items = list(images_to_tensor(self.clip, images)) if tensor else check_images(images)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts import CoupledPrompt
-from ..settings import require
+from ..settings import Settings, require
 from .base import register
 from .episodes import TestTimeMethod
 from .tpt import check_test_time
 
 
 @dataclass(frozen=True)
-class MaPLeTPTConfig:
+class MaPLeTPTConfig(Settings):
     """Where a value is None the variant sets it."""
 
     variant: Literal["A", "B"] = "B"      # not stated; B is PromptAlign without its alignment
@@ -40,10 +40,7 @@ class MaPLeTPTConfig:
 
     def __post_init__(self):
         a = self.variant == "A"
-        for name, value in (("lr", 5e-3 if a else 5e-4 if self.fine_grained else 4e-2),
-                            ("augmix", a and self.fine_grained)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        self.follow(lr=5e-3 if a else 5e-4 if self.fine_grained else 4e-2, augmix=a and self.fine_grained)
         check_test_time("maple_tpt", self)
         require(self.depth >= 1, "maple_tpt", "depth", self.depth, "1 or more layers")
 

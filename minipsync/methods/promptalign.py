@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..losses import marginal_entropy, moment_alignment
 from ..prompts import CoupledPrompt
-from ..settings import require
+from ..settings import Settings, require
 from .base import register
 from .maple import MaPLe
 from .promptalign_source import StatisticsMethod
@@ -23,7 +23,7 @@ from .tpt import check_test_time
 
 
 @dataclass(frozen=True)
-class PromptAlignConfig:
+class PromptAlignConfig(Settings):
     """PromptAlign's configs; where a value is None, `fine_grained` sets it."""
 
     fine_grained: bool = False            # the ten transfer sets: True; ImageNet's variants and PUG: False
@@ -45,8 +45,7 @@ class PromptAlignConfig:
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory
 
     def __post_init__(self):
-        if self.lr is None:
-            object.__setattr__(self, "lr", 5e-4 if self.fine_grained else 4e-2)
+        self.follow(lr=5e-4 if self.fine_grained else 4e-2)
         check_test_time("promptalign", self)
         require(self.weight >= 0, "promptalign", "weight", self.weight, "0 or more")
         require(self.entropy or self.weight > 0, "promptalign", "entropy", False, "True where weight is 0")

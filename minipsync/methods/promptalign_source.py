@@ -26,16 +26,21 @@ class StatisticsMethod(TestTimeMethod):
             if len(value.means) <= max(self.blocks) or shape[1:] != need[1:]:
                 raise ValueError(f"{self.name}: source statistics of shape {shape}, expected {need} or more "
                                  "layers: layers, tokens with prompts, channels")
-        self._statistics, self._made_for = value, self.copy_prompts()
+        self._statistics, self._made_for = value and value.to(self.device), self.copy_prompts()
+
+    def own_tensors(self):
+        own = [self._statistics.means, self._statistics.variances] if self._statistics is not None else []
+        return super().own_tensors() + own
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         if self._statistics is not None:                         # method.to(device) takes them along
-            self._statistics.to(self.clip.device)
+            self._statistics = self._statistics.to(next(self.parameters()).device)
         return self
 
     def check_source(self):
         """ValueError that says what is missing or out of date, and how to get it."""
+        self.check_device()
         if self.statistics is None:
             raise ValueError(f"{self.name} has no source statistics for these prompts; "
                              "method.prepare(source_set) computes them, "
@@ -47,6 +52,7 @@ class StatisticsMethod(TestTimeMethod):
     def prepare(self, source_set, *, checkpoint=None, progress=True):
         """Compute the statistics of `source_set` (the paper: ImageNet's training set) with the present
         prompts; `method.statistics.save(path)` keeps them. checkpoint: see `one_pass`. Returns self."""
+        self.check_device()
         self.statistics = SourceStatistics.collect(self.clip, self.learner, source_set,
                                                    checkpoint=checkpoint, progress=progress)
         return self

@@ -39,24 +39,33 @@ class PrototypeMethod(TestTimeMethod):
             return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         return IndependentPrompt(self.clip, c.n_ctx, c.depth, c.n_ctx, c.depth, c.init, seed=c.seed)
 
+    def own_tensors(self):
+        own = [self.prototypes.text, self.prototypes.vision, self.prototypes.cls] if self.prototypes else []
+        return super().own_tensors() + own
+
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         self._constant = None
         if self.prototypes is not None:                          # method.to(device) takes the source along
-            self.prototypes.to(self.clip.device)
-            self.source_packed = self.source_packed.to(self.clip.device)
+            self.prototypes = self.prototypes.to(next(self.parameters()).device)
         return self
+
+    @property
+    def source_packed(self):
+        """The source classes' texts as packed tokens, on the CLIP's device."""
+        self._source_packed = self._source_packed.to(self.clip.device)
+        return self._source_packed
 
     def use(self, prototypes, source_set=None):
         """Take these prototypes, and draw source samples from `source_set` (without one L_D must be off)."""
         names = source_set.class_names if source_set is not None else None
         if prototypes is not None and (reason := prototypes.misfit(self.clip, self.learner, names)):
             raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
-        self.prototypes = self.source = self.source_packed = self._constant = None
+        self.prototypes = self.source = self._source_packed = self._constant = None
         self._made_for = self.copy_prompts()
         if prototypes is not None:
-            self.prototypes = prototypes.to(self.clip.device)
-            self.source_packed = self.learner.packing(prototypes.class_names).to(self.clip.device)
+            self.prototypes = prototypes.to(next(self.parameters()).device)
+            self._source_packed = self.learner.packing(prototypes.class_names)
         if source_set is not None:
             self.source = SourceSampler(source_set, self.clip, self.config.view_config, self.config.cache_mb)
         return self
@@ -67,6 +76,7 @@ class PrototypeMethod(TestTimeMethod):
 
         The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes.
         checkpoint: see `one_pass`."""
+        self.check_device()
         c = self.config
         source_set = source_set.subset(few_shot_images(source_set, c.shots, c.seed))
         if prototypes is None:
@@ -132,6 +142,7 @@ class PrototypeMethod(TestTimeMethod):
 
     def check_source(self):
         """ValueError that says what is missing or out of date, and how to get it."""
+        self.check_device()
         c = self.config
         if not c.steps or not (c.alignment or c.discrimination):
             return

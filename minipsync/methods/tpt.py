@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 
 from ..prompts import ConditionalPrompt, ContextPrompt
-from ..settings import require
+from ..settings import Settings, require
 from .base import register
 from .coop import count_words
 from .episodes import TestTimeMethod
 
 
 @dataclass(frozen=True)
-class TPTConfig:
+class TPTConfig(Settings):
     """tpt_classification.py and its scripts."""
 
     start: Literal["words", "coop", "cocoop"] = "words"    # with "coop" and "cocoop", load() their prompts
-    n_ctx: int = 4                        # as the loaded prompts; the number of words if init is given
+    n_ctx: int | None = None              # as the loaded prompts; None: the number of words in init, else 4
     init: str | None = "a photo of a"     # for every dataset
     n_views: int = 64                     # the image and 63 augmented views (sec. 4)
     selection: float = 0.1                # rho: 6 of 64 (sec. 4)
@@ -40,8 +40,8 @@ class TPTConfig:
     episodes: int | None = None           # images at a time, no matter for the result; None = by memory
 
     def __post_init__(self):
+        count_words("tpt", self, 4)
         check_test_time("tpt", self)
-        count_words("tpt", self)
 
 
 def check_test_time(owner, config):
@@ -88,6 +88,7 @@ class TPT(TestTimeMethod):
     def start(self, x):
         if self.config.start != "cocoop":
             return super().start(x)
+        self.check_device()
         # As the official code: the net gets the image's raw feature although it was trained on unit ones.
         return {"ctx": self.learner(x[:, 0]).text[:, 0].detach().requires_grad_()}     # [B, M, W]
 
