@@ -34,6 +34,7 @@ import torch
 import minipsync as mp
 from minipsync.data.mini import ASSETS, SHOTS
 from minipsync.evaluation import balanced_order
+from minipsync.paths import read_text
 from minipsync.results import wilson
 from minipsync.statistics import prompts_fingerprint
 
@@ -135,8 +136,8 @@ class Table:
 def keep(method: str, settings: dict) -> None:
     """Write the chosen `settings` of `method` to assets/mini/settings.json."""
     file = ASSETS / "settings.json"
-    chosen = json.loads(file.read_text()) | {method: settings}
-    file.write_text(json.dumps(chosen, indent=1) + "\n")
+    chosen = json.loads(file.read_text(encoding="utf-8")) | {method: settings}
+    file.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
 
 
 def choose_fit(name: str, bench, clip, table: Table) -> None:
@@ -198,7 +199,7 @@ def main() -> None:
         else:
             choose(name, clip, data, rows, table)
             if name == "promptsync_star":
-                keep("promptsync", json.loads((ASSETS / "settings.json").read_text())["promptsync_star"])
+                keep("promptsync", json.loads(read_text(ASSETS / "settings.json"))["promptsync_star"])
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _receive(mirror: Mirror, part: Path) -> str | None:
     if start:
         headers["Range"] = f"bytes={start}-"
         if _stamp(part).is_file():
-            headers["If-Range"] = _stamp(part).read_text()
+            headers["If-Range"] = _stamp(part).read_text(encoding="utf-8")
     try:
         with requests.get(_address(mirror.url), headers=headers, stream=True, timeout=TIMEOUT) as answer:
             told = _told_checksum(answer)
@@ -137,7 +137,7 @@ def _accept(answer, mirror: Mirror, part: Path, start: int, total: int | None) -
         raise Interrupted(f"asked for bytes {start}-, got {answer.headers.get('Content-Range')!r}")
     tag = answer.headers.get("ETag", "")
     stamp = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")    # weak tags will not do
-    _stamp(part).write_text(stamp) if stamp else _stamp(part).unlink(missing_ok=True)
+    _stamp(part).write_text(stamp, encoding="utf-8") if stamp else _stamp(part).unlink(missing_ok=True)
     return 0                                       # the server does not continue files, or has a new one
 
 

@@ -72,7 +72,7 @@ def main() -> None:
         "reference": "gradient histograms + linear classifier, trained on the training families "
                      "(data_scripts/make_hard.py)",
         "reference_accuracy_on_candidates": round(float(right.float().mean()), 4),
-        "candidates": len(test), "images": chosen}, indent=0) + "\n")
+        "candidates": len(test), "images": chosen}, indent=0) + "\n", encoding="utf-8")
     learnt = float((linear((x - mean) / std).argmax(1) == y).float().mean())
     print(f"reference accuracy on its training scenes {learnt:.3f}, "
           f"on {len(test)} candidates {float(right.float().mean()):.3f}; kept {len(chosen)}")

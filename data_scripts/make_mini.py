@@ -147,7 +147,7 @@ def write(sets, have, out: Path) -> None:
         index["styles"].append({
             "name": s.name, "family": s.family, "role": s.role, "medium": s.medium, "licence": s.licence,
             "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing})
-    (out / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n")
+    (out / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def write_drawings(emoji, have, file: Path) -> None:
@@ -168,7 +168,7 @@ def write_fingerprints() -> None:
         data = bench.dataset(name)
         known[name] = {i: np.asarray(data[i][0], float).mean((0, 1)).round(2).tolist()
                        for i in (0, len(data) // 2, len(data) - 1)}
-    (ASSETS / "fingerprints.json").write_text(json.dumps(known, indent=0))
+    (ASSETS / "fingerprints.json").write_text(json.dumps(known, indent=0), encoding="utf-8")
 
 
 def main() -> None:

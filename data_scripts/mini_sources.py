@@ -128,13 +128,13 @@ class Emoji:
 def emoji_list(cache: Path) -> list[Emoji]:
     """All emoji of CLDR without skin tones, flags and components, in CLDR order."""
     base, source = fetch(EMOJIBASE, cache), fetch(DATASOURCE, cache)
-    rows = json.loads((base / "en/data.json").read_text())
-    meta = json.loads((base / "meta/groups.json").read_text())
+    rows = json.loads((base / "en/data.json").read_text(encoding="utf-8"))
+    meta = json.loads((base / "meta/groups.json").read_text(encoding="utf-8"))
     shortcodes: dict[str, set] = {}
     for file in sorted((base / "en/shortcodes").glob("*.json")):
-        for code, names in json.loads(file.read_text()).items():
+        for code, names in json.loads(file.read_text(encoding="utf-8")).items():
             shortcodes.setdefault(bare(code), set()).update([names] if isinstance(names, str) else names)
-    for row in json.loads((source / "emoji.json").read_text()):
+    for row in json.loads((source / "emoji.json").read_text(encoding="utf-8")):
         shortcodes.setdefault(bare(row["unified"]), set()).update([row["name"] or "", *row["short_names"]])
     found = []
     for row in sorted((r for r in rows if r.get("order") is not None), key=lambda r: r["order"]):
@@ -178,12 +178,13 @@ def _svg(text: str) -> np.ndarray:
 
 
 def _iconify(folder: Path, emoji: list[Emoji]):
-    icons = json.loads((folder / "icons.json").read_text())
+    icons = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
     bodies = dict(icons["icons"])
     for alias, target in icons.get("aliases", {}).items():
         if set(target) == {"parent"} and target["parent"] in bodies:
             bodies.setdefault(alias, bodies[target["parent"]])
-    by_code = {bare(code): name for code, name in json.loads((folder / "chars.json").read_text()).items()}
+    codes = json.loads((folder / "chars.json").read_text(encoding="utf-8"))
+    by_code = {bare(code): name for code, name in codes.items()}
     by_name: dict[str, str] = {}
     for name in bodies:
         by_name.setdefault(squeeze(name), name)
@@ -213,7 +214,7 @@ def _openmoji(folder: Path, emoji: list[Emoji]):
     files = {bare(f.stem): f for f in (folder / "black/svg").glob("*.svg")}
     for e in emoji:
         if e.hexcode in files:
-            yield e.hexcode, files[e.hexcode].stem, _svg(files[e.hexcode].read_text())
+            yield e.hexcode, files[e.hexcode].stem, _svg(files[e.hexcode].read_text(encoding="utf-8"))
 
 
 def _font(folder: Path, emoji: list[Emoji]):

@@ -245,7 +245,7 @@ class Run:
         scores = monitor(averaged, mini, self.tokenizer, self.size, self.mean, self.std)
         self.average.module.to(self.args.device)
         new = not self.log.exists()
-        with self.log.open("a", newline="") as f:
+        with self.log.open("a", newline="", encoding="utf-8") as f:
             writer = csv.writer(f)
             if new:
                 writer.writerow(["step", "lr", "contrastive", "auxiliary", "scale", "seconds", *scores])

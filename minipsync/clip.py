@@ -207,22 +207,27 @@ class Clip(nn.Module):
 
 def load_clip(name: str = "mini", *, weights: str | Path | None = None, state_dict: dict | None = None,
               precision: str = "fp32", device: str | torch.device | None = None,
-              quick_gelu: bool | None = None) -> Clip:
+              quick_gelu: bool | None = None, image_size: int | None = None) -> Clip:
     """A frozen `Clip`.
 
     name="mini": the CLIP in this package, or another file that `save_mini` wrote, at `weights`.
     name="ViT-B-16" or another architecture of open_clip: OpenAI's weights from the hub's cache (fetched once
       where there is a connection), or `weights` = a file, or one of open_clip's tags, "laion2b_s34b_b88k".
-    state_dict: tensors in OpenAI's (= open_clip's) layout, any float type, computed in float32. Sizes come
-      from the shapes (heads of 64 channels), or from the architecture if `name` is one.
-    `quick_gelu`: activation x * sigmoid(1.702 x). By default what open_clip's tag says, yes for files and
-      dicts (OpenAI's); a mini file knows its own.
+    weights, as a file: OpenAI's archive, a state dict of open_clip or of OpenAI's layout, whatever prefix its
+      names have and whatever dict it lies in, or transformers' CLIPModel; also an index of several files, or
+      a folder. With name="mini" the sizes come from the shapes. A pickle runs nothing (tensors.py).
+    state_dict: tensors in these layouts, any float type, computed in float32. Sizes come from the shapes
+      (heads of 64 channels), or from the architecture if `name` is one.
+    `quick_gelu`: activation x * sigmoid(1.702 x). By default what is known of the weights: from open_clip's
+      tag, if the path of the file has it in its name, or from a config beside the file. Where nothing is
+      known it is yes, as for OpenAI's, with a warning for a file; a mini file knows its own.
+    `image_size`: pixels, where it is not the architecture's: positions are interpolated (bicubic).
     `device`: by default a GPU if there is one.
     Raises ValueError for unknown names and devices, tensors that do not fit or are not finite and files that
     cannot be read, FileNotFoundError and RuntimeError for weights that are not there, with what to do.
     """
     device = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, mean, std, origin = load_model(name, weights, state_dict, quick_gelu)
+    model, mean, std, origin = load_model(name, weights, state_dict, quick_gelu, image_size)
     name = name.replace("/", "-") if state_dict is None or name != "mini" else "custom"
     return Clip(model, precision=precision, mean=mean, std=std, name=name, weights=origin).to(device)
 

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from . import distributed
+from .paths import as_path, read_text
 from .rows import COLUMNS
 
 try:
@@ -41,7 +42,7 @@ def run_key(run: dict) -> str:
 
 def path_for(records, run: dict) -> Path:
     """`records` itself if it ends in .csv, else a file in that folder whose name is the run's own."""
-    path = Path(records).expanduser()
+    path = as_path(records)
     if path.suffix == ".csv" and not path.is_dir():
         return path
     parts = (run["method"], run["dataset"], f"seed{run['seed']}", run_key(run))
@@ -217,7 +218,7 @@ class RecordFile:
 
     def _difference(self) -> str:
         try:
-            theirs = _flat(json.loads(self._sidecar().read_text())["run"])
+            theirs = _flat(json.loads(read_text(self._sidecar()))["run"])
         except (OSError, ValueError, KeyError, TypeError):
             return f"its key is not {self.key}"
         ours = _flat(json.loads(json.dumps(self.run, default=str)))

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import distributed
-from .tensors import write_tensors
+from .paths import as_path
+from .tensors import read_tensors, write_tensors
 
 State = dict[str, Tensor]
 
@@ -30,7 +30,7 @@ def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], iden
     rank, world = distributed.rank(), distributed.world()
     starts = range(rank * batch_size, len(dataset), world * batch_size)
     identity = identity | {"images": len(dataset), "batch_size": batch_size, "process": f"{rank} of {world}"}
-    path = None if checkpoint is None else Path(f"{Path(checkpoint).expanduser()}.{rank}of{world}")
+    path = None if checkpoint is None else Path(f"{as_path(checkpoint)}.{rank}of{world}")
     state, done = _read(path, identity) if path is not None and path.exists() else ({}, 0)
     written = time.monotonic()
     bar = tqdm(total=len(starts), initial=done, desc=name, unit="batch", disable=not progress or rank > 0)
@@ -49,7 +49,7 @@ def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], iden
 
 def forget(checkpoint: str | Path) -> None:
     """Remove what `one_pass` saved, of any number of processes."""
-    path = Path(checkpoint).expanduser()
+    path = as_path(checkpoint)
     for file in path.parent.glob(f"{path.name}.*of*"):
         file.unlink()
 
@@ -69,10 +69,9 @@ def _write(path, state, identity, done):
 
 def _read(path, identity):
     try:
-        with safe_open(path, "pt") as file:
-            metadata, state = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
+        state, metadata = read_tensors(path)
         theirs, done = json.loads(metadata["identity"]), int(metadata["done"])
-    except (SafetensorError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a checkpoint of a pass over the source ({error}); remove it or name "
                          "another file") from None
     if differing := [k for k in identity if theirs.get(k) != identity[k]]:

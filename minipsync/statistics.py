@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .data.content import of_dataset
+from .paths import as_path
 from .source_pass import one_pass
-from .tensors import write_tensors
+from .tensors import read_metadata, read_tensors, write_tensors
 
 FORMAT = "minipsync-statistics-1"
 SHIPPED = Path(__file__).resolve().parent / "assets" / "statistics"
@@ -63,7 +63,7 @@ class FromSource:
         recipe = json.dumps(getattr(self, "recipe", ""), sort_keys=True)
         key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe} {self.content}".encode()).hexdigest()[:10]
         name = re.sub(r"[^\w.-]+", "_", self.source)
-        return self.save(Path(folder).expanduser() / f"{self.kind}_{name}_{key}.safetensors")
+        return self.save(as_path(folder) / f"{self.kind}_{name}_{key}.safetensors")
 
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):
@@ -71,17 +71,8 @@ class FromSource:
 
         FileNotFoundError, or ValueError that says what does not fit and what to do.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; expected a file of source {cls.kind}: compute "
-                                    "them with method.prepare(source_set) and save them")
-        try:
-            with safe_open(path, "pt") as file:
-                metadata, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file ({error}); expected a file of source "
-                             f"{cls.kind}: compute them with method.prepare(source_set) and save "
-                             "them") from None
+        tensors, metadata = read_tensors(path, f"a file of source {cls.kind}: compute them with "
+                                               "method.prepare(source_set) and save them")
         if metadata.get("format") != FORMAT or metadata.get("kind") != cls.kind:
             kind = metadata.get("kind", "something else")
             raise ValueError(f"{path} holds {kind}, expected source {cls.kind}: compute them with "
@@ -117,12 +108,11 @@ class FromSource:
 
         wanted: facts that it must have, as source="imagenet": the same prompts have other statistics on
         other data. A content of "" is not known, and fits any."""
-        folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
+        folders = [SHIPPED] if folder is None else [as_path(folder), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             try:
-                with safe_open(path, "pt") as file:
-                    metadata = file.metadata() or {}
-            except SafetensorError:
+                metadata = read_metadata(path)
+            except ValueError:
                 continue                                       # damaged: `load` would say so, if it is named
             if (metadata.get("format"), metadata.get("kind")) == (FORMAT, cls.kind):
                 facts = json.loads(metadata["facts"])

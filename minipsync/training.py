@@ -12,18 +12,17 @@ import random
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from .data.content import of_dataset
+from .paths import as_path
 from .pixels import to_rgb
 from .settings import require
-from .tensors import first_line, write_tensors
+from .tensors import first_line, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class _Run:
 
     def __init__(self, parameters, optimizer, identity, path):
         self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
-        self.path = Path(path) if path is not None else None
+        self.path = as_path(path) if path is not None else None
         self.step, self.history, self.written = 0, [], time.monotonic()
         if self.path is not None and self.path.exists():
             self._read()
@@ -253,11 +252,9 @@ class _Run:
 
     def _read(self):
         try:
-            with safe_open(self.path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}
+            tensors, metadata = read_tensors(self.path)
             identity = json.loads(metadata["identity"])
-        except (SafetensorError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{self.path} is not a training checkpoint ({error}); remove it or name another "
                              "file") from None
         differing = [k for k in self.identity if identity.get(k) != self.identity[k]]

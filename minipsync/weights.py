@@ -1,26 +1,26 @@
 """From files, hub and tensors to an open_clip model in float32; and the file format of the mini CLIP."""
 
-import hashlib
 import json
 import logging
+import math
 import warnings
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
-from open_clip.model import CLIP
-from safetensors import SafetensorError, safe_open
+from open_clip.model import CLIP, resize_pos_embed
 from torch import Tensor, nn
 
-from .tensors import first_line, read_checkpoint, write_tensors
+from .layouts import TEXT, to_openai
+from .paths import as_path
+from .tensors import first_line, write_tensors
+from .weight_files import MINI_FORMAT, Found, read_weights
 
-MINI_FORMAT = "minipsync-clip-1"
 MINI_PATH = Path(__file__).parent / "assets" / "mini_clip.safetensors"
 CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "image_mean", "image_std", "seed")
 TABLE = "token_embedding.weight"
 ROWS, VALUES = "token_embedding.rows", "token_embedding.values"  # what a mini file holds of the table
-SIZES = ("input_resolution", "context_length", "vocab_size")  # entries of OpenAI's files that are no weights
 
 
 def new_model(config: dict) -> CLIP:
@@ -53,34 +53,41 @@ def save_mini(path: str | Path, model: nn.Module, config: dict, used_token_ids) 
 
 
 def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tensor] | None,
-               quick_gelu: bool | None) -> tuple[nn.Module, list | None, list | None, str]:
+               quick_gelu: bool | None, image_size: int | None = None
+               ) -> tuple[nn.Module, list | None, list | None, str]:
     """(model, image mean, image std, origin of the weights), mean and std None for CLIP's own; the origin is
     "openai", another tag of open_clip, a file's name or "". `clip.load_clip` tells the cases."""
-    name, config, origin = name.replace("/", "-"), None, ""
+    name = name.replace("/", "-")
     if name != "mini" and name not in open_clip.list_models():
         raise ValueError(f"unknown CLIP {name!r}, expected 'mini', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14', "
                          "'ViT-L-14-336', 'RN50' or another of open_clip.list_models()")
-    if state_dict is None and name == "mini":
-        weights = Path(weights or MINI_PATH)
-        if not weights.is_file():
-            raise FileNotFoundError(f"there is no file {weights}: give weights=<a file of save_mini>, "
+    if state_dict is not None:
+        found, source = Found(to_openai(dict(state_dict), "the given state dict"), ""), "the given state dict"
+    elif name == "mini" or (weights is not None and as_path(weights).exists()):
+        path = as_path(weights or MINI_PATH)
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file {path}: give weights=<a file of save_mini>, "
                                     "or make one with data_scripts/train_mini_clip.py")
-    if state_dict is None and weights is not None and Path(weights).is_file():
-        origin = "openai" if is_published(Path(weights)) else Path(weights).name
-        state_dict, config = _read(Path(weights))
-    if config is not None:
-        model = _build(config)
-        table = _initial_rows(config, model.token_embedding.weight.shape)
-        rows, values = state_dict.pop(ROWS).long(), state_dict.pop(VALUES).float()
-        _fill(model, state_dict | {TABLE: table.index_copy(0, rows, values)}, str(weights))
-        return model, config["image_mean"], config["image_std"], origin
-    if state_dict is None:
-        return _from_hub(name, str(weights or "openai"), quick_gelu)
-    state = {k: v for k, v in state_dict.items() if k not in SIZES}
-    quick = quick_gelu is not False
-    model = _build(_inferred_config(state, quick)) if name == "mini" else _architecture(name, None, quick)
-    _fill(model, state, "the given state dict" if weights is None else str(weights))
-    return model, None, None, origin
+        found, source = read_weights(path, name), str(path)
+        if found.quick_gelu is None and found.config is None and quick_gelu is None:
+            warnings.warn(f"{path} does not say which activation its CLIP has: QuickGELU, as OpenAI's, is "
+                          "taken. Most others (LAION's, DataComp's, …) need load_clip(…, quick_gelu=False); "
+                          "say quick_gelu=True or False", stacklevel=3)
+    else:
+        return _from_hub(name, str(weights or "openai"), quick_gelu, image_size)
+    quick = quick_gelu if quick_gelu is not None else found.quick_gelu is not False
+    if found.config is not None:
+        model = _build(_at_size(found.config, image_size))
+        table = _initial_rows(found.config, model.token_embedding.weight.shape)
+        rows, values = found.state.pop(ROWS).long(), found.state.pop(VALUES).float()
+        found.state[TABLE] = table.index_copy(0, rows, values)
+        found.mean, found.std = found.config["image_mean"], found.config["image_std"]
+    elif name == "mini":
+        model = _build(_at_size(_inferred_config(found.state, quick, found.heads), image_size))
+    else:
+        model = _architecture(name, None, quick, image_size)
+    _fill(model, _at_grid(model, found.state, image_size, source), source)
+    return model, found.mean, found.std, found.origin
 
 
 def check_towers(model: nn.Module, name: str) -> None:
@@ -99,22 +106,6 @@ def check_towers(model: nn.Module, name: str) -> None:
     if not plain or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
         raise ValueError(f"{name} has an image encoder ({type(visual).__name__}) with pooling or attention "
                          "that is not CLIP's: use a plain ViT such as 'ViT-B-16'")
-
-
-def is_published(path: Path) -> bool:
-    """Is this one of OpenAI's files (ViT-B-16.pt)? Its sha256 is part of the address that open_clip knows.
-
-    Raises ValueError for a file that only has the name of one."""
-    for model, tag in open_clip.list_pretrained():
-        address = open_clip.get_pretrained_cfg(model, tag).get("url") or ""
-        if tag == "openai" and address.endswith(f"/{path.name}"):
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != (published := address.split("/")[-2]):
-                raise ValueError(f"{path} is not OpenAI's {path.name}: its sha256 is {found[:16]}…, expected "
-                                 f"{published[:16]}…; fetch it again, or give your own weights another name")
-            return True
-    return False
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -153,7 +144,41 @@ def _initial_rows(config: dict, shape: tuple) -> Tensor:
     return torch.from_numpy(rows.astype(np.float32))
 
 
+def _at_size(config: dict, image_size: int | None) -> dict:
+    """The config for images of another size; raises ValueError for one that patches do not fill."""
+    if image_size is None:
+        return config
+    patch = config["vision_cfg"]["patch_size"]
+    if not isinstance(image_size, int) or image_size < patch or image_size % patch:
+        raise ValueError(f"image_size={image_size!r}: expected a multiple of {patch}, the side of a patch")
+    return config | {"vision_cfg": config["vision_cfg"] | {"image_size": image_size}}
+
+
+def _at_grid(model: nn.Module, state: dict[str, Tensor], image_size: int | None,
+             source: str) -> dict[str, Tensor]:
+    """The tensors with the image positions interpolated to the model's grid, where another size was asked
+    for; ValueError that names both sizes where none was."""
+    name, visual = "visual.positional_embedding", model.visual
+    own = getattr(visual, "positional_embedding", None)
+    if own is None or name not in state or state[name].shape == own.shape or state[name].ndim != 2:
+        return state
+    side = math.isqrt(len(state[name]) - 1)
+    if state[name].shape[1] != own.shape[1] or side * side != len(state[name]) - 1:
+        return state                                   # another width: `_fill` says what does not fit
+    theirs, ours = side * visual.conv1.kernel_size[0], visual.image_size
+    ours = ours if isinstance(ours, int) else ours[0]
+    if image_size is None:
+        raise ValueError(f"{source} has positions for images of {theirs} px, this architecture for {ours} "
+                         f"px: say image_size={theirs} to use the weights as they are, or image_size={ours} to "
+                         "interpolate their positions")
+    state = {k: v.float() if k == name else v for k, v in state.items()}
+    resize_pos_embed(state, model)                     # bicubic, as open_clip does
+    return state
+
+
 def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    if any(k.startswith("text.") for k in model.state_dict()):             # a text tower of its own
+        state = {f"text.{k}" if k.startswith(TEXT) else k: v for k, v in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -161,8 +186,8 @@ def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
                          f"{' '.join(str(error).split())[:500]}") from None
 
 
-def _inferred_config(state: dict[str, Tensor], quick_gelu: bool) -> dict:
-    """Sizes of a ViT CLIP from the shapes of its tensors, heads of 64 channels as OpenAI's."""
+def _inferred_config(state: dict[str, Tensor], quick_gelu: bool, heads: tuple[int, int] | None) -> dict:
+    """Sizes of a ViT CLIP from the shapes of its tensors; heads (image, text), by default of 64 channels."""
     needed = ("visual.proj", "visual.conv1.weight", "visual.positional_embedding", "positional_embedding",
               "ln_final.weight", "text_projection", TABLE)
     if missing := [k for k in needed if k not in state]:
@@ -175,57 +200,42 @@ def _inferred_config(state: dict[str, Tensor], quick_gelu: bool) -> dict:
     width, _, _, patch = state["visual.conv1.weight"].shape
     grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
     text_width = len(state["ln_final.weight"])
-    vision = {"image_size": grid * patch, "patch_size": patch, "width": width, "head_width": 64,
+    vision = {"image_size": grid * patch, "patch_size": patch, "width": width,
+              "head_width": width // heads[0] if heads else 64,
               "layers": layers("visual.transformer.resblocks.")}
     text = {"context_length": len(state["positional_embedding"]), "vocab_size": len(state[TABLE]),
-            "width": text_width, "heads": text_width // 64, "layers": layers("transformer.resblocks.")}
+            "width": text_width, "heads": heads[1] if heads else text_width // 64,
+            "layers": layers("transformer.resblocks.")}
     return {"embed_dim": state["text_projection"].shape[1], "vision_cfg": vision, "text_cfg": text,
             "quick_gelu": quick_gelu, "image_mean": None, "image_std": None, "seed": 0}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    """Tensors of a file, and the config if it is a mini file. Pickled code is never run."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {k: file.get_tensor(k) for k in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or save it again, and "
-                             "call a pickled checkpoint .pt") from None
-        return state, json.loads(metadata["config"]) if metadata.get("format") == MINI_FORMAT else None
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.load", category=FutureWarning)
-            return torch.jit.load(path, map_location="cpu").state_dict(), None  # OpenAI's .pt files
-    except RuntimeError:
-        return {k.removeprefix("module."): v for k, v in read_checkpoint(path).items()}, None
-
-
-def _architecture(name: str, tag: str | None, quick_gelu: bool) -> nn.Module:
+def _architecture(name: str, tag: str | None, quick_gelu: bool, image_size: int | None) -> nn.Module:
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)  # open_clip and the hub's client warn of what we do, or tell, ourselves
     try:
         with torch.random.fork_rng(devices=[]):
-            return open_clip.create_model(name, pretrained=tag, precision="fp32", force_quick_gelu=quick_gelu)
+            return open_clip.create_model(name, pretrained=tag, precision="fp32", force_quick_gelu=quick_gelu,
+                                          force_image_size=image_size)
     finally:
         logging.disable(before)
 
 
-def _from_hub(name: str, tag: str, quick_gelu: bool | None):
+def _from_hub(name: str, tag: str, quick_gelu: bool | None, image_size: int | None):
     """As `load_model`."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ValueError(f"weights={tag!r} is neither a file nor a tag of {name}, expected one of "
                          f"{', '.join(tags)}")
     source = open_clip.get_pretrained_cfg(name, tag)
+    quick = bool(source.get("quick_gelu", False)) if quick_gelu is None else quick_gelu
     try:
-        quick = source.get("quick_gelu", False) if quick_gelu is None else quick_gelu
-        return _architecture(name, tag, quick), source.get("mean"), source.get("std"), tag
+        return _architecture(name, tag, quick, image_size), source.get("mean"), source.get("std"), tag
     except Exception as error:  # each hub client has its own errors for "no connection"
         own_file = " (or OpenAI's own .pt file)" if tag == "openai" else ""
         raise RuntimeError(
             f"the weights {tag!r} of {name} are neither in the hub's cache nor can they be fetched: {error}. "
             "Where there is a connection, the same call fetches them once; without one, bring "
             f"open_clip_model.safetensors of the repository {source.get('hf_hub', '').strip('/')}{own_file} "
-            f"to this machine and call load_clip({name!r}, weights='path/to/the/file')") from error
+            f"to this machine and call load_clip({name!r}, weights='path/to/the/file'"
+            f"{'' if quick else ', quick_gelu=False'})") from error

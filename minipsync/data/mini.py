@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..paths import read_text
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
 from .own import own_or_half, split_half
@@ -100,7 +101,7 @@ class Mini:
     @cached_property
     def index(self) -> dict:
         """assets/mini/index.json: its classes in the order of the drawings, and its styles."""
-        return json.loads((ASSETS / "index.json").read_text())
+        return json.loads(read_text(ASSETS / "index.json"))
 
     @cached_property
     def styles(self) -> dict[str, dict]:
@@ -150,7 +151,7 @@ class Mini:
     def _hard(self) -> list[tuple[str, str, int]]:
         """The scenes that data_scripts/make_hard.py chose for data set `a`."""
         row = {c["hexcode"]: i for i, c in enumerate(self.index["classes"])}
-        ids = json.loads((ASSETS / "hard.json").read_text())["images"]
+        ids = json.loads(read_text(ASSETS / "hard.json"))["images"]
         return [(i, i.split("/")[3], row[i.split("/")[2]]) for i in ids]
 
     def _pug(self, factor: str) -> list[tuple[str, str, int]]:
@@ -219,7 +220,7 @@ class Mini:
         on a transfer set, as in the papers; nothing else depends on `dataset`. {} where nothing differs.
         Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
         """
-        chosen = json.loads((ASSETS / "settings.json").read_text())
+        chosen = json.loads(read_text(ASSETS / "settings.json"))
         own = chosen.get(f"{method} transfer") if split_half(dataset or "")[0] in TRANSFER else None
         found = own or chosen.get(method, {})
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from ..paths import as_path
 from .dataset import Dataset
 from .folders import folder
 from .shards import webdataset
@@ -21,7 +21,7 @@ def own_data(name: str, split: str) -> Dataset | None:
         if name.startswith(prefix):
             path, given = name.removeprefix(prefix).strip(), None
             named = re.fullmatch(r"([\w .-]+)=(.+)", path)
-            if named and not Path(path).expanduser().exists():
+            if named and not as_path(path).exists():
                 given, path = named.groups()
             if not path:
                 raise ValueError(f"{name!r} names no folder; expected {prefix}/path/to/the/pictures, or "

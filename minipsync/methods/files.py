@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..tensors import read_checkpoint, write_tensors
+from ..paths import as_path
+from ..tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
 from ..training import learned_pictures
 
 FORMAT = "minipsync-prompts-1"
@@ -41,7 +41,7 @@ def load(method, path="auto", **choice):
         raise TypeError(f"{method.name} has no prompts to load; just predict")
     if str(path) == "auto":
         path = find(method, **choice)
-    elif (path := Path(path).expanduser()).is_dir():
+    elif (path := as_path(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
     reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
@@ -58,7 +58,7 @@ def load_official(method, path):
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
     state = {k.removeprefix("module.").removeprefix("prompt_learner."): v for k, v in
-             read_checkpoint(path).items()}
+             tensors_in(read_checkpoint(path), path).items()}
     own = method.learner.state_dict()
     for name, value in own.items():
         if name not in state:
@@ -81,17 +81,9 @@ def load_official(method, path):
 
 def read(path):
     """(tensors, metadata) of a prompt file. Never unpickles."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a file that method.save(path) wrote, or "
-                                '"auto" for the shipped prompts')
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); pickles are refused (they run code); "
-                         "for a checkpoint of the official code use method.load_official(path)") from None
+    expected = ('a file that method.save(path) wrote, or "auto" for the shipped prompts; for a checkpoint '
+                "of the official code use method.load_official(path)")
+    tensors, metadata = read_tensors(path, expected)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file but not {FORMAT}; expected what method.save wrote")
     return tensors, metadata
@@ -131,17 +123,16 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=Non
     train_set: the data set that `trained_on` names, where it is at hand: prompts that were learned from other
     pictures are then not taken for those of this one. Raises FileNotFoundError where none fit, with what
     there is, and SeveralFit."""
-    folder = SHIPPED if folder is None else Path(folder)
+    folder = SHIPPED if folder is None else as_path(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
     own_seed = getattr(method.config, "seed", None) if method.prompt_settings is None else None
     wanted_seed = own_seed if seed is None else seed
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get("method") not in names:
-                    continue
-        except SafetensorError as error:
+            if read_metadata(path).get("method") not in names:
+                continue
+        except ValueError as error:
             others.append(f"\n  {path.name}: damaged ({error})")
             continue
         tensors, metadata = read(path)
