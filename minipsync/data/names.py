@@ -43,9 +43,9 @@ def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) ->
     if twins := [same for same in texts.values() if len(same) > 1]:
         said = "; ".join(" and ".join(map(repr, same)) for same in twins[:3])
         of = f" of {where!r}" * bool(where)
-        warnings.warn(f"CLIP cannot tell classes apart{of} whose names are one text to it, in lower case: "
-                      f"{said}{'; …' * (len(twins) > 3)}. Give them names of their own, or one is taken for "
-                      "the other", stacklevel=stacklevel)
+        warnings.warn(f"CLIP cannot tell some classes{of} apart: their names are one text to it, in lower "
+                      f"case: {said}{'; …' * (len(twins) > 3)}. Give them names of their own, or one is "
+                      "taken for the other", stacklevel=stacklevel)
 
 
 def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: int = 3) -> None:
