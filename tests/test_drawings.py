@@ -31,7 +31,7 @@ def test_a_glyph_is_drawn_from_a_web_font(tmp_path):
     font.save(tmp_path / "files/sans-latin-400-normal.woff")
     (code, _, image), = READERS["font"](tmp_path, [SUN])
     canvas = Image.new("L", (4 * SIZE, 4 * SIZE))
-    ImageDraw.Draw(canvas).text((SIZE, SIZE), "☀", fill=255, font=ImageFont.truetype(LETTER, 2 * SIZE))
+    ImageDraw.Draw(canvas).text((SIZE, SIZE), "☀", fill=255, font=ImageFont.truetype(str(LETTER), 2 * SIZE))
     ink = Image.new("RGBA", canvas.size)
     ink.putalpha(canvas)
     assert code == "2600" and np.array_equal(image, _square(ink)) and image[..., 3].max() > 200
