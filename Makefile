@@ -1,34 +1,39 @@
 # make demo   PromptSync on drawings it has never seen: a table in this terminal and a page to open
 # make exercises   the coursework without its solutions, to notebooks/exercises/release
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
-# Both make .venv or use the one that is there, and install into it only when pyproject.toml has changed.
+# make test-oldest   tests and the demo with the oldest versions that pyproject.toml allows, in .venv-oldest
+# make constraints   make test, and if all passed the versions of .venv to constraints.txt
+# All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
-VENV_PYTHON := .venv/bin/python
+VENV := .venv
+RESULTS := results
+VENV_PYTHON := $(VENV)/bin/python
 # the name holds the folder, so that a moved checkout is installed anew
-STAMP := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one thread each: two small jobs side by side are faster than one job on two threads
 WORKERS ?= 2
 
-# Jupyter looks for kernels here first: no kernel of the user's can stand in for the one of .venv
-export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+# Jupyter looks for kernels here first: no kernel of the user's can stand in for the one of the environment
+export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test help
+.PHONY: demo exercises test test-oldest constraints help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 demo: $(STAMP)
-	@mkdir -p results
-	$(VENV_PYTHON) -m papermill notebooks/07_promptsync.ipynb results/demo_07.ipynb -k python3 -p dataset sketch
-	@$(VENV_PYTHON) -m nbconvert --to html --log-level WARN results/demo_07.ipynb
+	@mkdir -p $(RESULTS)
+	$(VENV_PYTHON) -m papermill notebooks/07_promptsync.ipynb $(RESULTS)/demo_07.ipynb -k python3 \
+	    -p dataset sketch -p records $(RESULTS)/records
+	@$(VENV_PYTHON) -m nbconvert --to html --log-level WARN $(RESULTS)/demo_07.ipynb
 	@echo
-	@$(VENV_PYTHON) benchmarks/show_cell.py results/demo_07.ipynb accuracy
+	@$(VENV_PYTHON) benchmarks/show_cell.py $(RESULTS)/demo_07.ipynb accuracy
 	@echo
-	@echo "The whole story, with pictures: open results/demo_07.html in a browser."
+	@echo "The whole story, with pictures: open $(RESULTS)/demo_07.html in a browser."
 
 exercises: $(STAMP)
 	cd notebooks/exercises && for name in source/*; do \
@@ -40,11 +45,27 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests $(NOTEBOOKS) -n $(WORKERS) --dist loadfile --nbval-lax \
 	    --nbval-current-env --nbval-cell-timeout=600 $(ARGS)
 
+# Made anew each time: what lies beside the oldest versions is chosen by pip, and changes. Old versions have no
+# wheels for new interpreters, so the interpreter is the oldest, too.
+test-oldest:
+	@python3.11 --version || { echo "make test-oldest needs python3.11, pyproject.toml's oldest" >&2; exit 1; }
+	rm -rf results/oldest
+	python3.11 -m venv --clear .venv-oldest
+	.venv-oldest/bin/python tests/versions.py >.venv-oldest/floors.txt
+	$(MAKE) test demo VENV=.venv-oldest PIP_OPTIONS="-c .venv-oldest/floors.txt" RESULTS=results/oldest \
+	    NOTEBOOKS= ARGS='-m "not slow" $(ARGS)'
+
+# Without the +cpu of 2.13.0+cpu: a build for one kind of machine is not for the others.
+constraints: test
+	echo "# \`make test\` passed with these, on $$($(VENV_PYTHON) --version)" >constraints.txt
+	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
+	    | sed 's/+.*//' >>constraints.txt
+
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 	    echo "minipsync needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python" >&2; exit 1; fi
-	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(VENV_PYTHON) -m pip install -e ".[notebooks,data,dev]"
+	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(VENV_PYTHON) -m pip install -e ".[notebooks,data,dev]" $(PIP_OPTIONS)
 	@# A CPU-only torch beside a torchvision built for CUDA cannot be imported: take the torch that belongs to it.
 	@$(VENV_PYTHON) -c "import torchvision" || { \
 	    version="$$($(VENV_PYTHON) -c "from importlib.metadata import version; print(version('torch').split('+')[0])")"; \

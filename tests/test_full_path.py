@@ -102,6 +102,7 @@ def test_seeds_and_training_sets_are_told_apart(say, tmp_path):
     assert mine["seeds"] == "2" and mine["dataset"] == "dtd"
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_the_source_belongs_to_a_seed(say, tmp_path):
     for seed in ("1", "2"):
         say("fit", "maple", "--seed", seed, *QUICK)
@@ -169,6 +170,7 @@ def test_own_pictures(say, tmp_path, monkeypatch, capsys):
         command.app(["run", "zero_shot", "--dataset", "folder:"], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_all_data_sets_from_the_command_line(tmp_path):
     """As docs/full.md says: a look-alike tree, and every data set through every step, each a process."""
     root, env = Path(__file__).parents[1], {**os.environ, "MINIPSYNC_ROOT": str(tmp_path / "look")}
