@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rounding import U, relative
 
 from minipsync.data import Dataset
 from minipsync.losses import moment_alignment
@@ -47,8 +48,9 @@ def test_the_losses_switch_off(tiny_clip, source):
     align = prepared(tiny_clip, source, entropy=False).adapt(views).history
     entropy = prepared(tiny_clip, source, weight=0.0).adapt(views).history
     assert torch.equal(entropy["loss"], entropy["entropy"])
-    assert torch.allclose(align["loss"], 100 / 3 * align["align"])
-    assert torch.allclose(both["loss"], entropy["loss"] + align["loss"], rtol=1e-5)
+    # a division, a product and a sum of positive numbers, and the same forward pass
+    assert relative(align["loss"], 100 / 3 * align["align"]) < 4 * U
+    assert relative(both["loss"], entropy["loss"] + align["loss"]) < 8 * U
 
 
 def test_statistics_belong_to_the_prompts(tiny_clip, source):
