@@ -112,6 +112,19 @@ def moves(result, clip, size: float = 1e-5) -> float:
     return 3 * change * sums(longest_sum(clip.model)) / size
 
 
+def assert_agrees(ours, exact, apart, what=""):
+    """float32 `ours` is the `exact` float64 result up to rounding, as entries taken together (norms).
+
+    apart: the float64 result of weights `perturbed` by 10 sqrt(n) U. How far it is from `exact` is 10 times
+    what rounding may do; 4 tenths are allowed, as one draw may be smaller than another. And it is near: no
+    choice (which views, which class is first, ...) was another one, though all moved as far."""
+    ours, exact, apart = (torch.as_tensor(x).detach().double() for x in (ours, exact, apart))
+    assert ours.shape == exact.shape == apart.shape
+    change = (apart - exact).norm()
+    assert change < 0.01 * exact.norm(), f"{what}: a tie, or ill-conditioned: {change / exact.norm():.1e}"
+    assert (ours - exact).norm() < 0.4 * change, f"{what}: {(ours - exact).norm() / (0.4 * change):.2f} of 1"
+
+
 def assert_apart(values, k: int, error: float, times: float = 10.0):
     """The k smallest of `values`, their order and the next one stay what they are if each is off by `error`,
     with room to spare: every two neighbours are more than `times` the error apart."""
@@ -126,5 +139,7 @@ class GradientDescent(torch.optim.SGD):
     AdamW's first step is lr * g / |g|: where a gradient is as good as 0, the sign of its rounding error is
     worth a step of full length. Plain descent with a like change of the result depends on g smoothly."""
 
+    faster = 10
+
     def __init__(self, params, lr, weight_decay=0.0):
-        super().__init__(params, lr=10 * lr, weight_decay=weight_decay)
+        super().__init__(params, lr=self.faster * lr, weight_decay=weight_decay)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rounding import U, relative
+from rounding import U, features, relative
 
 from minipsync.data import Dataset
 from minipsync.losses import moment_alignment
@@ -26,7 +26,7 @@ def prepared(clip, source, **settings):
 
 
 def test_the_alignment_alone_brings_the_moments_nearer(tiny_clip, source):
-    method = prepared(tiny_clip, source, entropy=False, lr=1e-5)
+    method = prepared(tiny_clip, source, entropy=False, lr=1e-4)
     views = method.make_views(source[0][0])[None]
     adapted = method.adapt(views)
     chosen = views[:, adapted.selected[0]]
@@ -39,7 +39,9 @@ def test_the_alignment_alone_brings_the_moments_nearer(tiny_clip, source):
 
     # The two prompt tokens start on their own source mean, at the kink of |.|: they can only move away.
     with torch.no_grad():
-        assert distance(adapted.params) < distance(method.start(views))
+        before = distance(method.start(views))
+        # a mean of moments, each off by twice `features` (see test_statistics), which do not add up
+        assert distance(adapted.params) < before * (1 - 4 * features(tiny_clip))
 
 
 def test_the_losses_switch_off(tiny_clip, source):

@@ -69,7 +69,7 @@ def test_model_input_is_view_0_and_the_source_of_the_others(tiny_clip):
     x = tiny_clip.preprocess(image)[0]
     ours = make_views(x, 5, tiny_clip, seed=3)
     assert torch.equal(ours[0], x)
-    # normalised and back: four roundings of pixels up to 1 (see test_clip), then averages of 32 of them, twice,
+    # normalised and back: four roundings of pixels up to 1 (see test_clip), averages of 32 of them, twice,
     # and normalised again
     bound = (4 * U + 2 * sums(32)) / min(tiny_clip.std)
     assert largest(ours, make_views(image, 5, tiny_clip, seed=3)) < bound
