@@ -169,8 +169,8 @@ def _at_grid(model: nn.Module, state: dict[str, Tensor], image_size: int | None,
     ours = ours if isinstance(ours, int) else ours[0]
     if image_size is None:
         raise ValueError(f"{source} has positions for images of {theirs} px, this architecture for {ours} "
-                         f"px: say image_size={theirs} to use the weights as they are, or image_size={ours} to "
-                         "interpolate their positions")
+                         f"px: say image_size={theirs} to use the weights as they are, or image_size={ours} "
+                         "to interpolate their positions")
     state = {k: v.float() if k == name else v for k, v in state.items()}
     resize_pos_embed(state, model)                     # bicubic, as open_clip does
     return state

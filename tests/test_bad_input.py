@@ -17,6 +17,7 @@ import pytest
 import tiny_clip as tiny
 import torch
 from PIL import Image
+from rounding import U, largest, moves
 
 import minipsync as mp
 from minipsync import records
@@ -29,15 +30,6 @@ NAMES = ["ant", "bee"]
 METHODS = {"zero_shot": {}, "tpt": {"n_views": 4, "selection": 0.5}}           # a plain one, a test-time one
 RED, GREY, WHITE = (255, 0, 0), (128, 128, 128), (255, 255, 255)
 pytestmark = pytest.mark.filterwarnings("ignore:.*never trained")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors here are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---- pictures ----------------------------------------------------------------------------------------
@@ -226,7 +218,8 @@ def test_a_strip_gives_what_resizing_all_of_it_gives(tiny_clip):
     strip = noise((150, 1)).resize((15_000, 100), Image.Resampling.BILINEAR)
     whole = T.Compose([T.Resize(32, T.InterpolationMode.BICUBIC), T.CenterCrop(32), T.ToImage(),
                        T.ToDtype(torch.float32, scale=True)])(strip)
-    assert (tiny_clip.denormalize(tiny_clip.preprocess(strip)[0]) - whole).abs().max() < 1 / 255 + 1e-6
+    # PIL rounds to 8 bits; four float32 roundings come on top (see test_clip)
+    assert largest(tiny_clip.denormalize(tiny_clip.preprocess(strip)[0]), whole) < 1 / 255 + 4 * U
 
 
 # ---- data sets ---------------------------------------------------------------------------------------
@@ -557,19 +550,23 @@ def memory_for(clip, images, error, monkeypatch):
 
 @pytest.mark.parametrize("error", SHORT)
 @pytest.mark.parametrize("name", METHODS)
-def test_out_of_memory_halves_the_batch(name, error, tiny_clip, monkeypatch):
+def test_out_of_memory_halves_the_batch(name, error, tiny_clip, monkeypatch, gradient_descent):
     method = mp.build(name, tiny_clip, NAMES, **METHODS[name])
     pictures = [plain(colour=(40 * i, 90, 255 - 40 * i)) for i in range(7)]
-    expected = method.predict(pictures)
+
+    def predict(clip):
+        return mp.build(name, clip, NAMES, **METHODS[name]).predict(pictures)
+
+    expected, bound = method.predict(pictures), 2 * moves(predict, tiny_clip)             # other batches
     views = METHODS[name].get("n_views", 1)
     tried = memory_for(tiny_clip, 2 * views, SHORT[error], monkeypatch)
     with pytest.warns() as told:
-        assert torch.allclose(method.predict(pictures), expected, atol=1e-4)
+        assert largest(method.predict(pictures), expected) < bound
     assert [str(w.message) for w in told] == [
         f"{name}: memory ran out with {m} images at a time; going on with {n}" for m, n in [(7, 3), (3, 1)]]
     assert told[0].filename == __file__ and max(tried) == 7 * views
     tried.clear()
-    assert torch.allclose(method.predict(pictures), expected, atol=1e-4)
+    assert largest(method.predict(pictures), expected) < bound
     assert max(tried) == views                                              # the size is remembered,
     assert mp.build(name, tiny_clip, NAMES, **METHODS[name]).at_most is None          # by this method alone
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rounding import largest, resampling
 
 import minipsync as mp
 from minipsync.data.mini import ASSETS, LEVELS, NAMES, OOD, PUG, TRAIN, TRANSFER, TRANSFER_STYLES
@@ -157,7 +158,7 @@ def test_rendering_a_batch_equals_rendering_one_by_one():
     together = render(drawings, mono, scenes, 48)
     for i in range(5):
         alone = render(drawings[i:i + 1], mono[i:i + 1], scenes[[i]], 48)
-        assert torch.allclose(together[i], alone[0], atol=1e-5)
+        assert largest(together[i], alone[0]) < resampling(64)
     assert together.min() >= 0 and together.max() <= 1
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rounding import features, relative
 
 import minipsync as mp
 from minipsync.prototypes import Prototypes
@@ -50,7 +51,8 @@ def test_records_do_not_depend_on_the_number_of_processes(processes, alone, tmp_
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     assert said.count("zero_shot on clothing") == 1                # the first process speaks for all
-    pd.testing.assert_frame_equal(rows(tmp_path).drop(columns="seconds"), alone.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(rows(tmp_path).drop(columns="seconds"), alone.drop(columns="seconds"),
+                                  check_exact=True)                # the same batches, whoever predicts them
     assert not list(tmp_path.rglob("*.rank*"))
 
 
@@ -132,8 +134,10 @@ def test_processes_share_a_pass(source, monkeypatch):
         monkeypatch.setattr("minipsync.distributed.rank", lambda rank=rank: rank)
         shared = SourceStatistics.collect(clip, learner, data, batch_size=8, progress=False)
     assert len(states) == 3
-    torch.testing.assert_close(shared.means, whole.means, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(shared.variances, whole.variances, rtol=1e-5, atol=1e-6)
+    error = 2 * features(clip)                                     # in other batches
+    assert relative(shared.means, whole.means) < error
+    square = (whole.variances + whole.means.square()).norm() / whole.variances.norm()
+    assert relative(shared.variances, whole.variances) < 2 * error * square         # mean square less square
 
 
 def test_an_unreadable_source_picture_is_named(source):

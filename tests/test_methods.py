@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rounding import U, assert_apart, features, largest, logits, moves, relative
 
 from minipsync.clip import Clip, load_clip
+from minipsync.losses import view_entropy
 from minipsync.methods import REGISTRY, build, files
 from minipsync.methods.tpt import TPTConfig
 from minipsync.methods.zero_shot import ENSEMBLES
@@ -33,13 +35,13 @@ def picture(i, size=(40, 36)):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [picture(i) for i in range(5)]
+    return [picture(i) for i in (4, 5, 8, 11, 12)]        # whose views are told apart: `assert_no_ties`
 
 
 def same_text(method, expected):
     """Does the method classify by these sentences?"""
-    features = method.clip.encode_text(pack_texts(expected))
-    return torch.allclose(method.text_features(), features, atol=1e-5)
+    rows = method.clip.encode_text(pack_texts(expected))
+    return relative(method.text_features(), rows) < 2 * features(method.clip)
 
 
 # ---- build and settings ----
@@ -103,15 +105,17 @@ def test_parameters_are_the_prompts_alone(tiny_clip):
 
 # ---- images in ----
 @pytest.mark.parametrize("name", MINE)
-def test_pil_list_and_tensor(tiny_clip, pictures, name):
-    method = build(name, tiny_clip, NAMES, **TUNED.get(name, {}))
-    logits = method.predict(pictures[:3])
-    assert logits.shape == (3, 4) and logits.dtype == torch.float32 and not logits.requires_grad
-    assert torch.allclose(method.predict(pictures[1])[0], logits[1], atol=1e-3)
+def test_pil_list_and_tensor(tiny_clip, pictures, gradient_descent, name):
+    def predict(clip):
+        return build(name, clip, NAMES, **TUNED.get(name, {})).predict(pictures[:3])
+
+    method, got = build(name, tiny_clip, NAMES, **TUNED.get(name, {})), predict(tiny_clip)
+    assert got.shape == (3, 4) and got.dtype == torch.float32 and not got.requires_grad
+    assert largest(method.predict(pictures[1])[0], got[1]) < 2 * moves(predict, tiny_clip)
     tensor = method.predict(tiny_clip.preprocess(pictures[:3]))
     assert tensor.shape == (3, 4)
     if name not in TUNED:                                 # views of a PIL image are cut from all its pixels
-        assert torch.allclose(tensor, logits, atol=1e-4)
+        assert largest(tensor, got) < 2 * logits(tiny_clip)
 
 
 @pytest.mark.parametrize("name", ["zero_shot", "tpt"])
@@ -139,14 +143,16 @@ def test_set_class_names(tiny_clip, pictures):
         method = build(name, tiny_clip, NAMES)
         first = method.predict(pictures)
         other = method.set_class_names(NAMES[::-1] + ["cat"]).predict(pictures)
-        assert torch.allclose(other[:, :4], first.flip(1), atol=1e-4), name
+        assert largest(other[:, :4], first.flip(1)) < 2 * logits(tiny_clip), name
     with pytest.raises(ValueError, match="class-specific prompts belong"):
         build("coop", tiny_clip, NAMES, class_specific=True).set_class_names(NAMES[::-1])
 
 
 def test_equal_names_keep_their_rows(tiny_clip, pictures):
-    logits = build("zero_shot", tiny_clip, ["cat", "dog", "cat"]).predict(pictures)
-    assert logits.shape == (5, 3) and torch.equal(logits[:, 0], logits[:, 2])
+    method = build("zero_shot", tiny_clip, ["cat", "dog", "cat"])
+    text = method.text_features()
+    assert method.predict(pictures).shape == (5, 3) and torch.equal(text[0], text[2])       # computed once
+    assert largest(*method.predict(pictures)[:, [0, 2]].T) < 2 * logits(tiny_clip)
 
 
 @pytest.mark.parametrize("name", ["coop", "maple"])
@@ -155,8 +161,9 @@ def test_cached_text_follows_the_parameters(tiny_clip, pictures, name):
     first, features = method.predict(pictures), method.text_features()
     assert method.text_features() is features             # kept
     method.learner.ctx.data.mul_(3)                       # .data: torch itself does not notice
-    assert not torch.allclose(method.predict(pictures), first, atol=1e-3)
-    assert torch.allclose(method.predict(pictures), method.logits(tiny_clip.preprocess(pictures)), atol=1e-4)
+    bound = 2 * logits(tiny_clip)
+    assert largest(method.predict(pictures), first) > 100 * bound
+    assert largest(method.predict(pictures), method.logits(tiny_clip.preprocess(pictures))) < bound
 
 
 def test_template_stands_for_init(tiny_clip):
@@ -188,17 +195,21 @@ def test_ensembles(tiny_clip, settings, templates):
     for name in ("great white shark", "hot dog"):
         rows = tiny_clip.encode_text(pack_texts([t.format(name) for t in templates]))
         each.append(F.normalize(F.normalize(rows, dim=-1).mean(0), dim=-1))
-    assert torch.allclose(method.text_features(), torch.stack(each), atol=1e-5)
+    assert relative(method.text_features(), torch.stack(each)) < 2 * features(tiny_clip)
 
 
 # ---- trained methods ----
 def test_cocoop_batch_is_image_by_image(tiny_clip, pictures):
-    method, x = build("cocoop", tiny_clip, NAMES), tiny_clip.preprocess(pictures)
-    method.learner.state_dict()["meta_net.linear2.weight"].mul_(20)
+    def cocoop(clip):
+        method = build("cocoop", clip, NAMES)
+        method.learner.state_dict()["meta_net.linear2.weight"].mul_(20)
+        return method
+
+    method, x = cocoop(tiny_clip), tiny_clip.preprocess(pictures)
     one_by_one = torch.cat([method.logits(x[i:i + 1]) for i in range(5)])
-    assert torch.allclose(method.logits(x), one_by_one, atol=1e-4)
+    assert largest(method.logits(x), one_by_one) < 2 * moves(lambda clip: cocoop(clip).logits(x), tiny_clip)
     plain = build("coop", tiny_clip, NAMES, init="a photo of a").predict(x)
-    assert not torch.allclose(one_by_one, plain, atol=0.1)   # the image moves the context
+    assert largest(one_by_one, plain) > 1                    # the image moves the context
 
 
 @pytest.mark.parametrize("settings", [{"n_text": 4, "n_vision": 0}, {"n_text": 0, "n_vision": 8},
@@ -221,30 +232,44 @@ def test_maple_any_depth_and_length(tiny_clip, pictures, n_ctx, depth):
 
 
 # ---- test-time methods ----
+def assert_no_ties(clip, pictures, name):
+    """Which views are selected is decided by more than rounding."""
+    def entropies(clip):
+        method = build(name, clip, NAMES, **TUNED[name])
+        x = method.inputs(torch.stack([method.make_views(image) for image in pictures]))
+        return view_entropy(method.first_logits(x, method.start(x)))
+
+    assert_apart(entropies(clip), 2, moves(entropies, clip))
+
+
 @pytest.mark.parametrize("name", list(TUNED))
-def test_order_and_batch_do_not_matter(tiny_clip, pictures, name):
+def test_order_and_batch_do_not_matter(tiny_clip, pictures, gradient_descent, name):
     """Each image alone, all at once, and reversed; the prompts are what they were."""
-    method = build(name, tiny_clip, NAMES, **TUNED[name], episodes=5)
+    def predict(clip):
+        return build(name, clip, NAMES, **TUNED[name], episodes=5).predict(pictures)
+
+    method, bound = build(name, tiny_clip, NAMES, **TUNED[name], episodes=5), 2 * moves(predict, tiny_clip)
+    assert_no_ties(tiny_clip, pictures, name)
     before = [p.detach().clone() for p in method.parameters()]
     together = method.predict(pictures)
     alone = build(name, tiny_clip, NAMES, **TUNED[name], episodes=1)
     alone.load_state_dict(method.state_dict())
-    assert torch.allclose(alone.predict(pictures), together, atol=2e-3)
-    assert torch.allclose(alone.predict(pictures[::-1]).flip(0), together, atol=2e-3)
+    assert largest(alone.predict(pictures), together) < bound
+    assert largest(alone.predict(pictures[::-1]).flip(0), together) < bound
     assert all(map(torch.equal, before, method.parameters()))
     assert all(p.grad is None for p in method.parameters())
     untuned = build(name, tiny_clip, NAMES, **TUNED[name] | {"steps": 0})
     untuned.load_state_dict(method.state_dict())
-    assert not torch.allclose(untuned.predict(pictures), together, atol=0.02)
+    assert largest(untuned.predict(pictures), together) > 10 * bound
     reseeded = build(name, tiny_clip, NAMES, **TUNED[name], seed=5)
     reseeded.load_state_dict(method.state_dict())
-    assert not torch.allclose(reseeded.predict(pictures), together, atol=1e-3)
+    assert largest(reseeded.predict(pictures), together) > 10 * bound
 
 
 def test_tpt_without_steps_is_zero_shot(tiny_clip, pictures):
     tpt = build("tpt", tiny_clip, NAMES, n_views=4, selection=0.5, steps=0)
     expected = build("zero_shot", tiny_clip, NAMES).predict(pictures)
-    assert torch.allclose(tpt.predict(pictures), expected, atol=1e-4)
+    assert largest(tpt.predict(pictures), expected) < 2 * logits(tiny_clip)
 
 
 def test_first_step_is_a_sign_step(tiny_clip):
@@ -253,6 +278,12 @@ def test_first_step_is_a_sign_step(tiny_clip):
     views = torch.randn(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     adapted = method.adapt(views)
     assert adapted.selected.shape == (2, 4) and adapted.history["loss"].shape == (1, 2)
+
+    def entropies(clip):
+        method = build("tpt", clip, NAMES)
+        return view_entropy(method.first_logits(method.inputs(views), None))
+
+    assert_apart(entropies(tiny_clip), 4, moves(entropies, tiny_clip))
     for b in range(2):                                    # one episode at a time, all views differentiated
         params = method.start(method.inputs(views[b:b + 1]))
         logits = method.logits(method.inputs(views[b:b + 1]), params)[0]
@@ -262,8 +293,11 @@ def test_first_step_is_a_sign_step(tiny_clip):
         (g,) = torch.autograd.grad(-(mean * mean.log()).sum(), [params["ctx"]])
         expected = method.learner.ctx * (1 - 5e-3 * 0.01) - 5e-3 * g[0] / (g[0].abs() + 1e-8)
         assert keep.tolist() == adapted.selected[b].tolist()
+        # The gradient is off by 40 sqrt(768) U < 1e-4 of itself (see conftest.OFFICIAL): above that its sign
+        # is sure, and with it the step; what AdamW rounds, ten times or so, is no larger than 0.1.
         sure = g[0].abs() > 1e-4 * g[0].abs().max()
-        assert torch.allclose(adapted.params["ctx"][b][sure], expected[sure], atol=1e-5)
+        assert sure.float().mean() > 0.99
+        assert largest(adapted.params["ctx"][b][sure], expected[sure]) < U
 
 
 def test_maple_tpt_variants(tiny_clip):
@@ -280,7 +314,7 @@ def test_starts_of_tpt(tiny_clip, pictures, tmp_path):
     with pytest.warns(UserWarning, match="tpt tunes prompts that were never trained; load those of coop"):
         tpt.predict(pictures[0])
     tpt.load(coop.save(tmp_path / "coop.safetensors"))
-    assert torch.allclose(tpt.predict(pictures), coop.predict(pictures), atol=1e-4)
+    assert largest(tpt.predict(pictures), coop.predict(pictures)) < 2 * logits(tiny_clip)
     cocoop = build("cocoop", tiny_clip, NAMES, seed=4)
     tpt = build("tpt", tiny_clip, NAMES, start="cocoop", n_views=4, selection=0.5, steps=0)
     tpt.load(cocoop.save(tmp_path / "cocoop.safetensors"))
@@ -288,7 +322,7 @@ def test_starts_of_tpt(tiny_clip, pictures, tmp_path):
     raw = tiny_clip.encode_image(x, normalize=False)      # the quirk: not normalised (METHODS 5.6)
     text = tiny_clip.encode_text(tpt.packed, cocoop.learner(raw).text)
     expected = (100 * F.normalize(raw, dim=-1)[:, None] @ text.mT)[:, 0]
-    assert torch.allclose(tpt.predict(x), expected, atol=1e-3)
+    assert largest(tpt.predict(x), expected) < 2 * logits(tiny_clip)
     with pytest.raises(ValueError, match="holds prompts of 'coop'; tpt.*takes those of tpt or cocoop"):
         tpt.load(tmp_path / "coop.safetensors")
     with pytest.raises(TypeError, match="start='coop'"):
@@ -301,7 +335,7 @@ def test_save_and_load(tiny_clip, pictures, tmp_path, name):
     method = build(name, tiny_clip, NAMES, seed=3)
     path = method.save(tmp_path / "new" / "prompts.safetensors")
     other = build(name, tiny_clip, NAMES[::-1], seed=9).load(path)
-    assert torch.allclose(other.predict(pictures).flip(1), method.predict(pictures), atol=1e-4)
+    assert largest(other.predict(pictures).flip(1), method.predict(pictures)) < 2 * logits(tiny_clip)
     assert all(map(torch.equal, other.parameters(), method.parameters()))
 
 
@@ -309,9 +343,13 @@ def test_maple_tpt_takes_maples_prompts(tiny_clip, pictures, tmp_path):
     path = build("maple", tiny_clip, NAMES, seed=3).save(tmp_path / "maple.safetensors")
     for variant in "AB":
         method = build("maple_tpt", tiny_clip, NAMES, variant=variant, n_views=4, selection=0.5, steps=0)
-        logits = method.load(path).predict(pictures)
+        got = method.load(path).predict(pictures)
         expected = build("maple", tiny_clip, NAMES).load(path).predict(pictures)
-        assert torch.allclose(logits, expected, atol=1e-4) == (variant == "B")         # A has lost "of a"
+        bound = 2 * logits(tiny_clip)
+        if variant == "B":
+            assert largest(got, expected) < bound
+        else:                                                                          # A has lost "of a"
+            assert largest(got, expected) > 10 * bound
 
 
 def test_files_that_do_not_fit(tiny_clip, tmp_path):

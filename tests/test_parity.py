@@ -1,27 +1,28 @@
 """The library against the official implementations, on every folder of golden numbers.
 
 What is in them: tests/golden/README.md. Tokens and selected views are equal; logits, losses, gradients and
-tuned prompts agree to a relative error ||a - b|| / ||b|| of 1e-4. `pytest -s` prints the errors.
+tuned prompts agree to a relative error ||a - b|| / ||b|| of 1e-4. `pytest -s` prints the errors. Where only
+rounding decides, two machines differ by more; that this is not so is asserted of the folders that lie here.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import relative
+from conftest import GIVEN, OFFICIAL
+from rounding import assert_apart, moves, relative
 
+from minipsync.losses import take_views, view_entropy
 from minipsync.methods import build
 from minipsync.statistics import SourceStatistics
 from minipsync.text import tokenize
 
-LIMIT = 1e-4
 
-
-def agree(case, **pairs):
+def agree(case, limit=OFFICIAL, **pairs):
     """Each value of `pairs` is (ours, official)."""
     errors = {name: relative(ours, official) for name, (ours, official) in pairs.items()}
     worst = max(errors, key=errors.get)
     print(f"{case}: {len(errors)} values, worst {worst} {errors[worst]:.1e}")
-    assert all(error <= LIMIT for error in errors.values()), errors        # nan is not <= anything
+    assert all(error <= limit for error in errors.values()), errors        # nan is not <= anything
 
 
 def loss_and_gradients(method, images, labels, names):
@@ -76,18 +77,36 @@ def test_trained_methods(golden, name, n_images, settings):
     assert len(gradients) == sum(k.startswith("grad_") for k in g)
 
 
+def assert_no_ties(make, clip, views, k):
+    """The k views that make(clip) selects, and their order, hang on no rounding error."""
+    def entropies(clip):
+        method = make(clip)
+        x = method.inputs(views[None])
+        return view_entropy(method.first_logits(x, method.start(x)))[0]
+
+    if not GIVEN:
+        assert_apart(entropies(clip), k, moves(entropies, clip))
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_tpt(golden, steps):
     g = golden["tpt"]
     views = golden.draw(2, int(g["n_views"]), 3, 32, 32)
     views = views[:1] + 0.35 * views
-    method = build("tpt", golden.clip, golden.class_names, n_views=len(views), steps=steps,
-                   selection=float(g["selection"]), lr=float(g["lr"]))
+
+    def make(clip):
+        return build("tpt", clip, golden.class_names, n_views=len(views), steps=steps,
+                     selection=float(g["selection"]), lr=float(g["lr"]))
+
+    method = make(golden.clip)
     x = method.inputs(views[None])
     params = method.start(x)
     chosen = x[:, g["selected"].long()]
     (gradient,) = torch.autograd.grad(method.objective(chosen, params)["loss"].sum(), [params["ctx"]])
     adapted = method.adapt(views[None])
+    assert_no_ties(make, golden.clip, views, len(g["selected"]))
+    # AdamW's first step is the sign of the gradient: no component is so near 0 that rounding decides it
+    assert GIVEN or gradient.abs().min() > OFFICIAL * gradient.square().mean().sqrt()
     assert adapted.selected[0].tolist() == g["selected"].tolist()
     agree(f"{golden.folder.name} tpt {steps} steps", start=(method.learner.ctx, g["ctx_initial"]),
           views=(method.first_logits(x, params)[0], g["logits_views_initial"]),
@@ -102,23 +121,49 @@ def test_promptalign(golden, lr, steps):
     g, key = golden["promptalign"], f"steps{steps}_lr{lr}"
     views = golden.draw(2, int(g["n_views"]), 3, 32, 32)
     views = (views[:1] + 0.35 * views)[None]
-    method = build("promptalign", golden.clip, golden.class_names, selection=float(g["selection"]), lr=lr,
-                   steps=steps, weight=float(g["distr_loss_weight"]), align_from=int(g["align_from"]),
-                   align_to=int(g["align_to"]))
-    start = method.learner.ctx.clone()
-    golden.fill(method.learner, "promptalign")
+
+    def make(clip):
+        method = build("promptalign", clip, golden.class_names, selection=float(g["selection"]), lr=lr,
+                       steps=steps, weight=float(g["distr_loss_weight"]), align_from=int(g["align_from"]),
+                       align_to=int(g["align_to"]))
+        starts.append(method.learner.ctx.clone())
+        golden.fill(method.learner, "promptalign")
+        return method
+
+    starts = []
+    method = make(golden.clip)
     scale = float(g["stats_scale"])
     method.statistics = SourceStatistics(golden.draw(60, 4, 19, 192, scale=scale),
                                          golden.draw(61, 4, 19, 192, scale=scale).abs())
     adapted = method.adapt(views)
+    assert_no_ties(make, golden.clip, views[0], adapted.selected.shape[1])
     tuned = {name: (adapted.params[name.removeprefix(f"{key}_param_prompt_learner.")][0], g[name])
              for name in g if name.startswith(f"{key}_param_")}
     assert len(tuned) == 3
-    agree(f"{golden.folder.name} promptalign {steps} steps, lr {lr}", start=(start, g["ctx_initial"]),
+    limit = OFFICIAL + relative(*other_signs(method, views, adapted))
+    assert limit < 3e-3
+    agree(f"{golden.folder.name} promptalign {steps} steps, lr {lr}", limit,
+          start=(starts[0], g["ctx_initial"]),
           views=(method.first_logits(views, method.start(views))[0], g["logits_views_initial"]),
           logits=(method.predict_views(views), g[f"{key}_logits"]),
           entropy=(adapted.history["entropy"][:, 0], g[f"{key}_entropy"]),
           align=(adapted.history["align"][:, 0], g[f"{key}_align"]), **tuned)
+
+
+def other_signs(method, views, adapted):
+    """Logits after other first steps where rounding decides, and those of `adapted`.
+
+    AdamW's first step is lr times the sign of the gradient. No prompt has a component so near 0 that rounding
+    decides its sign, but some 10 of the 70,000 weights of the projections do."""
+    params = method.start(views)
+    loss = method.objective(take_views(views, adapted.selected), params)["loss"].sum()
+    other = {}
+    gradients = torch.autograd.grad(loss, list(params.values()))
+    for name, g in zip(params, gradients, strict=True):
+        unsure = g.abs() < OFFICIAL * g.square().mean().sqrt()
+        assert GIVEN or not unsure.any() or (name.endswith("weight") and unsure.sum() < 20), name
+        other[name] = adapted.params[name] + 2 * method.config.lr * g.sign() * unsure
+    return method.logits(adapted.original, other), method.logits(adapted.original, adapted.params)
 
 
 def test_a_number_that_is_none_does_not_agree():

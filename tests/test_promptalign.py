@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rounding import U, features, relative
 
 from minipsync.data import Dataset
 from minipsync.losses import moment_alignment
@@ -25,7 +26,7 @@ def prepared(clip, source, **settings):
 
 
 def test_the_alignment_alone_brings_the_moments_nearer(tiny_clip, source):
-    method = prepared(tiny_clip, source, entropy=False, lr=1e-5)
+    method = prepared(tiny_clip, source, entropy=False, lr=1e-4)
     views = method.make_views(source[0][0])[None]
     adapted = method.adapt(views)
     chosen = views[:, adapted.selected[0]]
@@ -38,7 +39,9 @@ def test_the_alignment_alone_brings_the_moments_nearer(tiny_clip, source):
 
     # The two prompt tokens start on their own source mean, at the kink of |.|: they can only move away.
     with torch.no_grad():
-        assert distance(adapted.params) < distance(method.start(views))
+        before = distance(method.start(views))
+        # a mean of moments, each off by twice `features` (see test_statistics), which do not add up
+        assert distance(adapted.params) < before * (1 - 4 * features(tiny_clip))
 
 
 def test_the_losses_switch_off(tiny_clip, source):
@@ -47,8 +50,9 @@ def test_the_losses_switch_off(tiny_clip, source):
     align = prepared(tiny_clip, source, entropy=False).adapt(views).history
     entropy = prepared(tiny_clip, source, weight=0.0).adapt(views).history
     assert torch.equal(entropy["loss"], entropy["entropy"])
-    assert torch.allclose(align["loss"], 100 / 3 * align["align"])
-    assert torch.allclose(both["loss"], entropy["loss"] + align["loss"], rtol=1e-5)
+    # a division, a product and a sum of positive numbers, and the same forward pass
+    assert relative(align["loss"], 100 / 3 * align["align"]) < 4 * U
+    assert relative(both["loss"], entropy["loss"] + align["loss"]) < 8 * U
 
 
 def test_statistics_belong_to_the_prompts(tiny_clip, source):

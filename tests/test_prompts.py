@@ -3,7 +3,7 @@
 import open_clip
 import pytest
 import torch
-from conftest import relative
+from rounding import relative, sums
 
 from minipsync.clip import Clip
 from minipsync.prompts import (
@@ -105,7 +105,8 @@ def test_episodes_equal_a_loop(tiny_clip, name):
         for kind in ("text", "vision"):
             if getattr(got, kind) is not None:
                 want_b = getattr(want, kind)[0] if name == "conditional" else getattr(want, kind)
-                assert relative(getattr(got, kind)[b], want_b) < 1e-6
+                # one linear layer, of W = 128 or (the net of CoCoOp) two of fewer: sums of no more than 128
+                assert relative(getattr(got, kind)[b], want_b) < 4 * sums(128)
     total = sum(t.square().sum() for t in (got.text, got.vision) if t is not None)
     assert all(g is not None for g in torch.autograd.grad(total, list(params.values())))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rounding import U
 
 from minipsync import training
 from minipsync.methods import build
@@ -185,7 +186,7 @@ class Plain:
 
 def test_gradient_that_is_not_finite_keeps_the_parameters():
     p = torch.nn.Parameter(torch.zeros(2))                # sqrt has no slope at 0, and the loss is finite
-    with pytest.raises(FloatingPointError, match="the loss is 1.0, its gradient not finite at epoch 0"):
+    with pytest.raises(FloatingPointError, match="loss is 1.0, its gradient not finite at epoch 0, step 0"):
         training.fit([p], lambda images, labels: p.abs().sqrt().sum() + 1, Toy(),
                      TrainConfig(epochs=2, batch_size=8, lr=0.1), Plain(), progress=False)
     assert p.tolist() == [0, 0]
@@ -212,7 +213,7 @@ def test_update_is_sgd_with_coupled_decay():
     for _ in range(2):
         v = 0.9 * v + (2 * q + 5e-4 * q)
         q = q - 0.1 * v
-    assert p.item() == pytest.approx(q, rel=1e-6)
+    assert p.item() == pytest.approx(q, rel=12 * U)                       # twice six operations
 
 
 def test_bad_settings(tiny_clip):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
+from rounding import U, largest, resampling, sums
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TV
 from torchvision.transforms.functional import pil_to_tensor
@@ -59,7 +60,7 @@ def test_view_0_is_the_image(tiny_clip, settings):
     assert torch.equal(x[0], tiny_clip.preprocess(image)[0])
     assert all(not torch.equal(a, b) for i, a in enumerate(x) for b in x[:i])
     low, high = (tiny_clip.normalize(torch.full((1, 3, 1, 1), v)) for v in (0.0, 1.0))
-    assert (x >= low - 1e-5).all() and (x <= high + 1e-5).all()
+    assert (x >= low).all() and (x <= high).all()         # rounding keeps the order of numbers
     assert torch.equal(make_views(image, 1, tiny_clip, **settings), x[:1])
 
 
@@ -68,7 +69,10 @@ def test_model_input_is_view_0_and_the_source_of_the_others(tiny_clip):
     x = tiny_clip.preprocess(image)[0]
     ours = make_views(x, 5, tiny_clip, seed=3)
     assert torch.equal(ours[0], x)
-    torch.testing.assert_close(ours, make_views(image, 5, tiny_clip, seed=3), rtol=0, atol=1e-4)
+    # normalised and back: four roundings of pixels up to 1 (see test_clip), averages of 32 of them, twice,
+    # and normalised again
+    bound = (4 * U + 2 * sums(32)) / min(tiny_clip.std)
+    assert largest(ours, make_views(image, 5, tiny_clip, seed=3)) < bound
 
 
 def test_a_seed_means_the_same_views(tiny_clip):
@@ -199,8 +203,8 @@ def test_small_and_large_images_agree(interpolation):
     large = torch.zeros(3, 200, 200)
     large[:, 50:130, 70:170] = small
     shifted = BOXES + torch.tensor([50, 70, 0, 0])
-    torch.testing.assert_close(resize_crops(small, BOXES, 24, interpolation),
-                               resize_crops(large, shifted, 24, interpolation), rtol=0, atol=2e-6)
+    assert largest(resize_crops(small, BOXES, 24, interpolation),
+                   resize_crops(large, shifted, 24, interpolation)) < resampling(200)
 
 
 def test_the_working_copy_keeps_what_the_smallest_crop_needs():
@@ -233,11 +237,12 @@ def test_flips(tiny_clip):
     want = tiny_clip.normalize(floats(image)[None])
     kept = make_views(image, 4, tiny_clip, flip=0.0, **WHOLE)
     turned = make_views(image, 4, tiny_clip, flip=1.0, **WHOLE)
-    torch.testing.assert_close(kept, want.expand(4, -1, -1, -1), rtol=0, atol=1e-4)
-    torch.testing.assert_close(turned[1:], want.flip(-1).expand(3, -1, -1, -1), rtol=0, atol=1e-4)
-    torch.testing.assert_close(turned[0], want[0], rtol=0, atol=1e-4)                 # the image itself never
+    bound = resampling(32) / min(tiny_clip.std)
+    assert largest(kept, want.expand(4, -1, -1, -1)) < bound
+    assert largest(turned[1:], want.flip(-1).expand(3, -1, -1, -1)) < bound
+    assert largest(turned[0], want[0]) < bound                                        # the image itself never
     some = make_views(image, 301, tiny_clip, flip=0.5, **WHOLE)[1:]
-    share = ((some - want.flip(-1)).abs().amax((1, 2, 3)) < 1e-3).float().mean()
+    share = ((some - want.flip(-1)).abs().amax((1, 2, 3)) < bound).float().mean()
     assert 0.4 < share < 0.6
 
 
@@ -297,7 +302,7 @@ def test_the_foreground_mask():
 def test_backgrounds_are_images(size):
     x = augment.backgrounds(60, size, generator())
     assert x.shape == (60, 3, size, size) and x.min() >= 0 and x.max() <= 1
-    plain = (x.std((-2, -1)).amax(1) < 1e-6).sum()
+    plain = (x.std((-2, -1)).amax(1) < sums(size * size)).sum()                   # 0 but for rounding
     assert 10 <= plain <= 30                                                      # a third is of one colour
 
 
@@ -315,7 +320,8 @@ def test_augmix_mixes(severity):
 def test_augmix_weights_add_up_to_one():
     """Every operation keeps the middle of a plain grey image of 128, so any mix of the chains does."""
     x = torch.full((60, 3, 9, 9), 128 / 255)
-    assert (augment.augmix(x, generator())[..., 4, 4] - 128 / 255).abs().max() < 1e-5
+    mixed = augment.augmix(x, generator())[..., 4, 4]
+    assert largest(mixed, torch.full_like(mixed, 128 / 255)) < resampling(9)
 
 
 @pytest.mark.parametrize("level", [0.1, 0.5, 0.99, 3.3, 8.0])
@@ -374,7 +380,8 @@ def test_corrupt_draws_severities_up_to_the_given(name, severity):
     if name in ("blur", "contrast", "pixelate", "jpeg"):                                      # without chance
         alone = [augment.corrupt_with(name, x[:1], torch.full((1, 1, 1, 1), s), None)[0]
                  for s in augment.STRENGTH[name][:severity]]
-        found = [[torch.allclose(v, w, atol=1e-5) for w in alone] for v in y]
+        # A coefficient on a tie of JPEG's rounding may move one block of 25: nearly all pixels are the same.
+        found = [[((v - w).abs() < resampling(40)).float().mean() > 0.9 for w in alone] for v in y]
         assert all(map(any, found)) and all(map(any, zip(*found, strict=True)))
 
 
@@ -403,12 +410,15 @@ def test_blur_pixelate_and_contrast_are_what_they_say():
         return augment.corrupt_with(name, x, torch.full((1, 1, 1, 1), strength), None)
 
     blurred = TV.gaussian_blur(x, 31, 4.0 * math.sqrt(48 / 224))
-    assert (corrupted("blur", 4.0) - blurred)[..., 10:-10, 10:-10].abs().max() < 1e-4
+    core = (..., slice(10, -10), slice(10, -10))
+    # Ours are two sums of 31 products with pixels up to 1, theirs is one of 31 * 31. Weights are exponentials
+    # over their sum, off by some 16 U on either side.
+    assert largest(corrupted("blur", 4.0)[core], blurred[core]) < 2 * sums(31) + sums(31 * 31) + 32 * U
     cells = x.unflatten(-1, (12, 4)).unflatten(-3, (12, 4)).mean((-3, -1))                    # (1, 3, 12, 12)
     want = cells.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    torch.testing.assert_close(corrupted("pixelate", 0.25), want, rtol=0, atol=1e-5)
+    assert largest(corrupted("pixelate", 0.25), want) < resampling(48)
     flat, mean = corrupted("contrast", 0.1), x.mean((-2, -1), keepdim=True)
-    torch.testing.assert_close(flat, 0.9 * mean + 0.1 * x, rtol=0, atol=1e-5)
+    assert largest(flat, 0.9 * mean + 0.1 * x) < 2 * sums(48 * 48)                            # two means
 
 
 # ---- text views: the shipped words ----

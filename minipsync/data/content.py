@@ -24,7 +24,7 @@ import numpy as np
 from ..paths import as_path
 
 WHOLE, PIECE, MOST = 2**16, 2**14, 100_000
-UNCOMPRESSED = (".bmp", ".ppm", ".tif", ".tiff")
+UNCOMPRESSED = (".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff")
 FRESH = 2.0                                        # seconds: the coarsest clock of a file system (FAT)
 THREADS = 16                                       # what waits is a disk or a network, not the processor
 CACHE = "fingerprints.json"                        # in a folder of records, prompts or statistics
