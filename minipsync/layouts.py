@@ -44,6 +44,8 @@ def to_openai(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     if not any(name.startswith(("visual.", *TEXT)) for name in state):
         raise ValueError(f"{source} has names that are no CLIP's, first {', '.join(list(state)[:5])}; known "
                          f"are the layouts of {KNOWN}")
+    # numbers beside the weights, as of steps; but a ResNet's norms count their batches
+    state = {k: v for k, v in state.items() if v.ndim or k.startswith(("visual.", "logit_"))}
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(())
     return state

@@ -111,12 +111,13 @@ def _most_tensors(found, depth=0) -> dict[str, Tensor]:
     if not isinstance(found, dict) or depth > 3:
         return {}
     items = list(dict.items(found))                  # not found.items(), which a file can set
+    inner = {k: found for k, v in items if (found := _most_tensors(v, depth + 1))}
+    if usual := [inner[name] for name in USUAL if name in inner]:
+        return usual[0]
     own = {k: t for k, v in items if isinstance(k, str) and (t := _as_tensor(v)) is not None}
     if any(t.ndim > 0 for t in own.values()):
         return own
-    inner = {k: _most_tensors(v, depth + 1) for k, v in items}
-    usual = [inner[name] for name in USUAL if inner.get(name)]
-    return usual[0] if usual else max(inner.values(), key=len, default={})
+    return max(inner.values(), key=len, default={})
 
 
 def _as_tensor(value) -> Tensor | None:
