@@ -1,0 +1,199 @@
+"""What a prediction depends on: code that decides it counts, and nothing else does."""
+
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_evaluation import Colours, Guess
+
+import minipsync as mp
+from minipsync import identity, losses, source_code
+from minipsync.evaluation import evaluate
+from minipsync.methods import REGISTRY
+from minipsync.records import read_facts
+from minipsync.runs import load_runs
+from minipsync.source_code import closure, code_fingerprint
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the package, to change."""
+    place = tmp_path_factory.mktemp("copy")
+    shutil.copytree(Path(mp.__file__).parent, place / "minipsync",
+                    ignore=shutil.ignore_patterns("__pycache__", "mini", "prompts", "statistics"))
+    return place / "minipsync"
+
+
+def fingerprint_of(copy, method):
+    """As if the files of the copy were those that are loaded."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(source_code, "ROOT", copy)
+        m.setattr(source_code, "_changed", lambda name: [])
+        source_code._module.cache_clear()
+        try:
+            return code_fingerprint([REGISTRY[method]])
+        finally:
+            source_code._module.cache_clear()
+
+
+def changed(copy, file, change, method):
+    path = copy / file
+    before, text = fingerprint_of(copy, method), path.read_text(encoding="utf-8")
+    new = change(text)
+    assert new != text
+    path.write_text(new, encoding="utf-8")
+    try:
+        return fingerprint_of(copy, method) != before
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def without_comments(text):
+    """As a formatter that keeps nothing but the code: other quotes, line breaks, no comments."""
+    return ast.unparse(ast.parse(text))
+
+
+@pytest.mark.parametrize("file, method", [("losses.py", "tpt"), ("methods/tpt.py", "tpt"),
+                                          ("methods/episodes.py", "promptsync")])
+def test_comments_docstrings_and_layout_do_not_count(file, method, copy):
+    assert not changed(copy, file, lambda text: "# a remark\n\n" + text, method)
+    assert not changed(copy, file, without_comments, method)
+    assert not changed(copy, file, lambda text: text.replace('"""', '"""In other words: ', 1), method)
+
+
+def test_a_changed_loss_counts_where_it_is_used(copy):
+    def double(text):
+        return text + "\n_old = marginal_entropy\ndef marginal_entropy(x):\n    return 2 * _old(x)\n"
+
+    assert changed(copy, "losses.py", double, "tpt")
+    assert not changed(copy, "losses.py", double, "coop")            # which has no such loss
+    assert changed(copy, "pixels.py", lambda text: text.replace(">> 8", ">> 7"), "coop")
+    assert changed(copy, "text.py", lambda text: text + "\nX = 1\n", "zero_shot")
+    assert not changed(copy, "plots.py", lambda text: text + "\nX = 1\n", "promptsync")
+    assert not changed(copy, "methods/promptalign.py", lambda text: text + "\nX = 1\n", "maple")
+
+
+def test_what_is_reached_is_found_by_imports():
+    found = closure({"minipsync.methods.tpt"})
+    assert {"minipsync.losses", "minipsync.views", "minipsync.prompts", "minipsync.text"} <= found
+    assert not found & {"minipsync.plots", "minipsync.report", "minipsync.methods.promptsync"}
+    for name, kind in REGISTRY.items():
+        assert kind.__module__ in closure({kind.__module__}), name
+
+
+def test_a_patched_function_counts(monkeypatch):
+    tpt = REGISTRY["tpt"]
+    before = code_fingerprint([tpt])
+    with monkeypatch.context() as m:                                  # where it is defined
+        m.setattr(losses, "view_entropy", lambda logits: -logits.sum(-1))
+        assert code_fingerprint([tpt]) != before
+    with monkeypatch.context() as m:                                  # where it was imported to
+        m.setattr("minipsync.methods.episodes.marginal_entropy", lambda logits: logits.sum())
+        assert code_fingerprint([tpt]) != before
+    with monkeypatch.context() as m:                                  # a method of a class
+        m.setattr(tpt, "logits", lambda self, x, params: x)
+        assert code_fingerprint([tpt]) != before
+    assert code_fingerprint([tpt]) == before
+
+
+def test_an_edit_since_the_import_does_not_pass_for_what_runs(monkeypatch):
+    """The file says something else than what is loaded: a notebook whose kernel was not restarted."""
+    real = source_code._module
+    before = code_fingerprint([REGISTRY["tpt"]])
+
+    def edited(name, *stamp):
+        if name != "minipsync.losses":
+            return real(name, *stamp)
+        text = Path(losses.__file__).read_text(encoding="utf-8").replace("dim=-1", "dim=0")
+        return (*real(name, *stamp)[:2], compile(text, losses.__file__, "exec"), [])
+
+    monkeypatch.setattr(source_code, "_module", edited)
+    assert code_fingerprint([REGISTRY["tpt"]]) != before
+
+
+def helper(x):
+    return x + 1
+
+
+class Outside:
+    """A method of somebody's own."""
+
+    def predict(self, images):
+        return helper(images)
+
+
+def test_classes_from_outside_count_by_their_source(monkeypatch):
+    before = code_fingerprint([Outside()])
+    assert before == code_fingerprint([Outside()])
+    monkeypatch.setattr(sys.modules[__name__], "helper", test_classes_from_outside_count_by_their_source)
+    assert code_fingerprint([Outside()]) != before                    # what it calls counts
+    one = Outside()
+    plain = code_fingerprint([one])
+    one.predict = lambda images: images
+    assert code_fingerprint([one]) != plain                           # and what was set on the object
+
+
+# ---- in records -------------------------------------------------------------------------------------
+def test_libraries_are_noted_and_told_apart(tmp_path, monkeypatch):
+    data, method = Colours(), Guess()
+
+    def run(version, limit, folder):
+        monkeypatch.setattr("minipsync.evaluation.versions", lambda: f"torch {version}")
+        return evaluate(method, data, limit=limit, records=folder, progress=False)
+
+    def noted(result):
+        return read_facts(result.path.with_suffix(".run.json"))["libraries"]
+
+    first = run("1", 10, tmp_path / "a")
+    assert noted(first) == ["torch 1"]
+    assert noted(run("2", 10, tmp_path / "a")) == ["torch 1"]         # nothing new was predicted
+    assert noted(run("2", 20, tmp_path / "a")) == ["torch 1", "torch 2"]
+    assert run("3", 20, tmp_path / "b").path.name == first.path.name  # the same run, by its key
+    runs = load_runs(tmp_path)
+    assert sorted(len(run.records) for run in runs) == [20, 20]       # not pooled
+    assert {"; ".join(run.facts["libraries"]) for run in runs} == {"torch 1; torch 2", "torch 3"}
+    assert "torchvision" in identity.versions() and torch.__version__.split("+")[0] in identity.versions()
+
+
+def test_rows_of_a_data_set_that_has_grown_are_taken_over(tmp_path):
+    small, large = Colours((4, 3, 2, 2, 2, 2, 2), name="small"), Colours((4, 3, 2, 2, 2, 2, 3), name="large")
+    first = evaluate(Guess(), small, records=tmp_path, progress=False)
+    method = Guess()
+    second = evaluate(method, large, records=tmp_path, progress=False)
+    assert (first.n, second.n, second.resumed) == (17, 18, 17) and second.path != first.path
+    other = Guess(noise=2.0)                                          # other settings: nothing is taken over
+    assert evaluate(other, large, records=tmp_path, progress=False).resumed == 0
+
+
+def test_a_picture_that_changed_is_predicted_anew(tmp_path):
+    class Turning(Colours):
+        turned = False
+
+        def __getitem__(self, i):
+            image, label = super().__getitem__(i)
+            return (image.point(lambda x: x ^ 1) if i == 3 and self.turned else image), label
+
+    data = Turning()
+    evaluate(Guess(), data, records=tmp_path, progress=False)
+    data.turned = True
+    alone = evaluate(Guess(), data, progress=False)
+    second = evaluate(Guess(), data, records=tmp_path, progress=False)
+    assert (second.resumed, second.accuracy) == (44, alone.accuracy)
+
+
+def test_predictions_are_the_same_in_every_run(monkeypatch):
+    """With several threads a gradient through prompts[index] would be summed in no fixed order."""
+    bench = mp.benchmark("mini")
+    data = bench.dataset("sketch")
+    method = mp.build("promptsync", bench.clip(device="cpu"), data.class_names, n_views=15,
+                      **{k: v for k, v in bench.settings("promptsync").items() if k != "n_views"}).load()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        first, *others = [method.predict([data[i][0] for i in range(3)]) for _ in range(4)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(first, other) for other in others)
