@@ -56,8 +56,8 @@ def read_tensors(path: str | Path, expected: str = "a file of tensors") -> tuple
         with safe_open(path, "pt") as file:
             return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole ({first_line(error)}); expected "
-                         f"{expected}") from None
+        raise ValueError(f"{path} is not a whole safetensors file ({first_line(error)}); expected {expected}"
+                         ": fetch or save it again") from None
 
 
 def read_metadata(path: str | Path, expected: str = "a file of tensors") -> dict[str, str]:
@@ -67,8 +67,8 @@ def read_metadata(path: str | Path, expected: str = "a file of tensors") -> dict
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole ({first_line(error)}); expected "
-                         f"{expected}") from None
+        raise ValueError(f"{path} is not a whole safetensors file ({first_line(error)}); expected {expected}"
+                         ": fetch or save it again") from None
 
 
 def read_checkpoint(path: str | Path):

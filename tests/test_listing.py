@@ -26,6 +26,7 @@ def told(call):
     """What `call` gives and everything that was warned of."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)       # of whatever is cleared away at this moment
         value = call()
     return value, " | ".join(str(w.message) for w in said)
 

@@ -385,7 +385,7 @@ def test_pickles_are_refused(tiny_clip, tmp_path):
     (tmp_path / "model.pth.tar-50").write_bytes(pickle.dumps(Bomb()))
     torch.save({"state_dict": {"ctx": torch.zeros(16, 128)}}, tmp_path / "model.pt")
     for name in ("model.pth.tar-50", "model.pt"):
-        with pytest.raises(ValueError, match="not a safetensors file.*pickles are refused.*load_official"):
+        with pytest.raises(ValueError, match="not a whole safetensors file.*pickles are refused.*load_official"):
             method.load(tmp_path / name)
 
 
@@ -412,7 +412,7 @@ def test_official_checkpoints(tiny_clip, tmp_path, name, prefix):
     with pytest.raises(ValueError, match="contains NaN or infinity"):
         method.load_official(tmp_path / "nan.pt")
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(ValueError, match="bomb.pt.*more than tensors"):
+    with pytest.raises(ValueError, match="bomb.pt holds a dict of 'state_dict', without tensors"):
         method.load_official(tmp_path / "bomb.pt")
 
 

@@ -179,7 +179,7 @@ def test_files_of_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x\.safetensors does not exist.*method\.prepare"):
         SourceStatistics.load(path)
     path.write_bytes(b"not tensors at all")
-    with pytest.raises(ValueError, match="is not a safetensors file"):
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
         SourceStatistics.load(path)
     save_file({"means": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="holds something else, expected source moments"):

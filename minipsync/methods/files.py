@@ -81,8 +81,8 @@ def load_official(method, path):
 
 def read(path):
     """(tensors, metadata) of a prompt file. Never unpickles."""
-    expected = ('a file that method.save(path) wrote, or "auto" for the shipped prompts; for a checkpoint '
-                "of the official code use method.load_official(path)")
+    expected = ('a file that method.save(path) wrote, or "auto" for the shipped prompts (pickles are refused;'
+                " for a checkpoint of the official code use method.load_official(path))")
     tensors, metadata = read_tensors(path, expected)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file but not {FORMAT}; expected what method.save wrote")
