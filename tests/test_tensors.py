@@ -180,7 +180,7 @@ def test_folder_no_file_cut_off_and_no_tensors(tmp_path):
     whole = write_tensors(tmp_path / "a", {"x": torch.arange(10.)}, {"of": "me"})
     assert read_metadata(whole) == {"of": "me"} and read_tensors(whole)[0]["x"].sum() == 45
     whole.write_bytes(whole.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(ValueError, match="is not a whole"):
         read_tensors(whole)
     torch.save({"epoch": 3, "name": "x"}, tmp_path / "b")
     with pytest.raises(ValueError, match="holds a dict of 'epoch', 'name', without tensors by name"):
