@@ -1,7 +1,8 @@
 # make demo   PromptSync on drawings it has never seen: a table in this terminal and a page to open
 # make exercises   the coursework without its solutions, to notebooks/exercises/release
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
-# Both make .venv or use the one that is there, and install into it only when pyproject.toml has changed.
+# make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
+# All make .venv or use the one that is there, and install into it only when pyproject.toml has changed.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
@@ -16,10 +17,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test help
+.PHONY: demo exercises test test-machines help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p results
@@ -39,6 +40,9 @@ exercises: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests $(NOTEBOOKS) -n $(WORKERS) --dist loadfile --nbval-lax \
 	    --nbval-current-env --nbval-cell-timeout=600 $(ARGS)
+
+test-machines: $(STAMP)
+	$(VENV_PYTHON) tests/machines.py $(ARGS)
 
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

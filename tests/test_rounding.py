@@ -167,7 +167,7 @@ def test_what_rounding_moves_is_what_the_condition_says(tiny_clip):
     def encode(clip):
         return clip.encode_image(x)
 
-    entry = condition(encode, tiny_clip) * size / 8                             # of a unit vector of 64 entries
+    entry = condition(encode, tiny_clip) * size / 8                 # of a unit vector of 64 entries
     assert entry < moves(encode, tiny_clip) / 3 < 8 * entry
     other = perturbed(tiny_clip.model, 0.01)
     assert 0.009 < relative(other.visual.proj, tiny_clip.model.visual.proj) < 0.011
