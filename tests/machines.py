@@ -58,7 +58,7 @@ def table(runs):
     lines = [f"{'setting':<12}{'runs':>5}{'failed':>8}{'s a run':>9}  tests that failed (in how many runs)"]
     for setting, done in runs.items():
         tests = Counter(name for _, said, _ in done
-                        for name in re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", said, re.M))
+                        for name in re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.M))
         failed = sum(status != 0 for status, _, _ in done)
         seconds = sum(seconds for _, _, seconds in done) / max(1, len(done))
         names = ", ".join(f"{name} ({n})" for name, n in tests.most_common()) or ("?" if failed else "none")

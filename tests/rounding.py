@@ -107,9 +107,12 @@ def condition(result, clip, size: float = 1e-4) -> float:
 
 def moves(result, clip, size: float = 1e-5) -> float:
     """Absolute error of the entries of float32 result(clip): three times the largest change that weights off
-    by sqrt(n) U make in two draws (measured at `size` and scaled down, as in `condition`)."""
+    by sqrt(n) U make in two draws (measured at `size` and scaled down, as in `condition`).
+
+    AssertionError if they move far, as where a choice is another one: that is a tie, and no bound."""
     want = result(clip)
     change = max(largest(result(with_perturbed_weights(clip, size, seed)), want) for seed in range(2))
+    assert change < 0.01 * want.abs().max(), f"a tie, or ill-conditioned: entries move by {change:.1e}"
     return 3 * change * sums(longest_sum(clip.model)) / size
 
 
