@@ -1,6 +1,7 @@
 # make demo   PromptSync on drawings it has never seen: a table in this terminal and a page to open
 # make exercises   the coursework without its solutions, to notebooks/exercises/release
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
+# make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
 # make test-oldest   tests and the demo with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make constraints   make test, and if all passed the versions of .venv to constraints.txt
 # All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
@@ -20,10 +21,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test test-oldest constraints help
+.PHONY: demo exercises test test-machines test-oldest constraints help
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
@@ -60,6 +61,9 @@ constraints: test
 	echo "# \`make test\` passed with these, on $$($(VENV_PYTHON) --version)" >constraints.txt
 	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
 	    | sed 's/+.*//' >>constraints.txt
+
+test-machines: $(STAMP)
+	$(VENV_PYTHON) tests/machines.py $(ARGS)
 
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

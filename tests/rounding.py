@@ -92,7 +92,8 @@ def perturbed(model: torch.nn.Module, size: float, seed: int = 0) -> torch.nn.Mo
     return other
 
 
-def _with_perturbed_weights(clip, size: float, seed: int = 0):
+def with_perturbed_weights(clip, size: float, seed: int = 0):
+    """The `Clip` of a `perturbed` model."""
     other = copy.copy(clip)
     other._modules = dict(clip._modules) | {"model": perturbed(clip.model, size, seed)}
     return other
@@ -101,14 +102,17 @@ def _with_perturbed_weights(clip, size: float, seed: int = 0):
 def condition(result, clip, size: float = 1e-4) -> float:
     """Relative change of result(clip) per relative change of the weights. float32 can measure it: `size` is
     far above rounding errors, and far below what would bend the function."""
-    return relative(result(_with_perturbed_weights(clip, size)), result(clip)) / size
+    return relative(result(with_perturbed_weights(clip, size)), result(clip)) / size
 
 
 def moves(result, clip, size: float = 1e-5) -> float:
     """Absolute error of the entries of float32 result(clip): three times the largest change that weights off
-    by sqrt(n) U make in two draws (measured at `size` and scaled down, as in `condition`)."""
+    by sqrt(n) U make in two draws (measured at `size` and scaled down, as in `condition`).
+
+    AssertionError if they move far, as where a choice is another one: that is a tie, and no bound."""
     want = result(clip)
-    change = max(largest(result(_with_perturbed_weights(clip, size, seed)), want) for seed in range(2))
+    change = max(largest(result(with_perturbed_weights(clip, size, seed)), want) for seed in range(2))
+    assert change < 0.01 * want.abs().max(), f"a tie, or ill-conditioned: entries move by {change:.1e}"
     return 3 * change * sums(longest_sum(clip.model)) / size
 
 

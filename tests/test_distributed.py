@@ -45,6 +45,7 @@ def alone(tmp_path_factory):
     return rows(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_records_do_not_depend_on_the_number_of_processes(processes, alone, tmp_path):
     process = start(tmp_path, processes, *RUN)
@@ -56,6 +57,7 @@ def test_records_do_not_depend_on_the_number_of_processes(processes, alone, tmp_
     assert not list(tmp_path.rglob("*.rank*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_does_not_take_the_others_work_along(tmp_path):
     slow = ["run", "maple_tpt", "--dataset", "clothing", "--limit", "36", "--batch", "1", "--views", "16",
             "--quiet"]
