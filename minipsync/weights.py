@@ -196,7 +196,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict | None]:
         return state, json.loads(metadata["config"]) if metadata.get("format") == MINI_FORMAT else None
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.load", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit.load")
             return torch.jit.load(path, map_location="cpu").state_dict(), None  # OpenAI's .pt files
     except RuntimeError:
         return {k.removeprefix("module."): v for k, v in read_checkpoint(path).items()}, None
