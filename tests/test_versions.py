@@ -22,7 +22,7 @@ brought_by = functools.cache(importlib.metadata.packages_distributions)     # {"
 
 
 def code_of(folder):
-    """(file, its Python) of all scripts and all code cells of notebooks; what students hand in is not ours."""
+    """(file, its Python) of all scripts and notebooks; what students hand in is not ours."""
     for file in sorted((ROOT / folder).rglob("*")):
         if file.suffix == ".py":
             yield file, file.read_text(encoding="utf-8")
