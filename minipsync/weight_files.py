@@ -119,8 +119,7 @@ def _scripted(path: Path) -> dict[str, Tensor] | None:
         if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.load", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.load", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.load")       # of another category by version
         try:
             return torch.jit.load(path, map_location="cpu").state_dict()
         except RuntimeError as error:

@@ -191,6 +191,6 @@ def test_images_of_another_size(tmp_path):
         quiet(weights=tmp_path / "a.pt", image_size=40)
     state = open_clip.create_model("ViT-B-32").state_dict()
     grid = state["visual.positional_embedding"]
-    state["visual.positional_embedding"] = torch.cat([grid, grid])[:82]  # 9 x 9
-    with pytest.raises(ValueError, match="for images of 288 px, this architecture for 224 px.*image_size=288"):
+    state["visual.positional_embedding"] = torch.cat([grid, grid])[:82]              # 9 x 9 patches: 288 px
+    with pytest.raises(ValueError, match="of 288 px, this architecture for 224 px.*image_size=288"):
         mp.load_clip("ViT-B-32", state_dict=collections.OrderedDict(state), device="cpu")
