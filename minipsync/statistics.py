@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .paths import expand
 from .source_pass import one_pass
 from .tensors import write_tensors
 
@@ -58,7 +59,7 @@ class FromSource:
         """`save` to `folder`, under a name of its own. Returns the path."""
         recipe = json.dumps(getattr(self, "recipe", ""), sort_keys=True)
         key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe}".encode()).hexdigest()[:10]
-        return self.save(Path(folder).expanduser() / f"{self.kind}_{self.source}_{key}.safetensors")
+        return self.save(expand(folder) / f"{self.kind}_{self.source}_{key}.safetensors")
 
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):
@@ -112,7 +113,7 @@ class FromSource:
 
         wanted: facts that it must have, as source="imagenet": the same prompts have other statistics on
         other data."""
-        folders = [SHIPPED] if folder is None else [Path(folder).expanduser(), SHIPPED]
+        folders = [SHIPPED] if folder is None else [expand(folder), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             try:
                 with safe_open(path, "pt") as file:

@@ -1,24 +1,18 @@
 """Safetensors files, written whole or not at all, and checkpoints, read without running what is in them."""
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from .paths import write_whole
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write `tensors` and `metadata` to `path`, readable for whom new files are. Returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(partial, 0o666 & ~umask)                # safetensors makes files that only their owner may read
-    os.replace(partial, path)
-    return path
+    """Write `tensors` and `metadata` to `path`, as `write_whole` does. Returns the path."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    return write_whole(path, save(tensors, metadata))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:

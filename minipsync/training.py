@@ -12,7 +12,6 @@ import random
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
+from .paths import check_writable, expand
 from .pixels import to_rgb
 from .settings import require
 from .tensors import first_line, write_tensors
@@ -217,10 +217,12 @@ class _Run:
 
     def __init__(self, parameters, optimizer, identity, path):
         self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
-        self.path = Path(path) if path is not None else None
+        self.path = expand(path) if path is not None else None
         self.step, self.history, self.written = 0, [], time.monotonic()
-        if self.path is not None and self.path.exists():
-            self._read()
+        if self.path is not None:
+            check_writable(self.path)
+            if self.path.exists():
+                self._read()
 
     def advance(self, epoch, lr, loss, seconds, per_epoch, save_every):
         if self.step % per_epoch == 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..paths import expand
 from ..pixels import to_rgb
 from .checks import SUFFIXES, fingerprint
 from .dataset import TEMPLATE, Dataset
@@ -50,7 +51,7 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     warns of pictures of kinds that PIL may not know (.heic), which are left out. What cannot be read is found
     when it is read: `evaluate` leaves it out and counts it in `result.skipped`.
     """
-    root = Path(path).expanduser()
+    root = expand(path)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {str(root)!r}; expected one with a sub-folder of "
                                 "pictures for each class")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..paths import expand
 from .checks import SUFFIXES, fingerprint, some
 from .dataset import TEMPLATE, Dataset
 from .folders import open_image, warn_of_twins
@@ -38,7 +39,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
     Raises FileNotFoundError without shards, ValueError for a shard that is compressed or cut off, a picture
     without a label, a label without a picture, and missing class names.
     """
-    shards = _shards(Path(path).expanduser().absolute())
+    shards = _shards(expand(path).absolute())
     # shard, key, place and size in bytes, label
     samples = [(shard, *sample) for shard in shards for sample in _index(shard)]
     if not samples:

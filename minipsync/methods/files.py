@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..paths import expand
 from ..tensors import read_checkpoint, write_tensors
 
 FORMAT = "minipsync-prompts-1"
@@ -40,7 +41,7 @@ def load(method, path="auto", **choice):
         raise TypeError(f"{method.name} has no prompts to load; just predict")
     if str(path) == "auto":
         path = find(method, **choice)
-    elif (path := Path(path).expanduser()).is_dir():
+    elif (path := expand(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
     reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
