@@ -21,6 +21,7 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors import SafetensorError
 
 from . import __version__, distributed
 from .data import BENCHMARKS, benchmark
@@ -40,7 +41,8 @@ app = typer.Typer(help="Prompt learning for CLIP: learn prompts, run methods, bu
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False)
 WRITERS = {"text": to_text, "csv": to_csv, "markdown": to_markdown, "latex": to_latex}
-ASKED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError)   # told in one line
+# told in one line
+ASKED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError, SafetensorError)
 
 Names = Annotated[list[str], typer.Argument(help=f"one or several of: {', '.join(REGISTRY)}")]
 Bench = Annotated[str, typer.Option("--benchmark", help=f"one of: {', '.join(BENCHMARKS)}")]

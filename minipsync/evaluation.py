@@ -139,9 +139,9 @@ def code_fingerprint() -> str:
     """12 hex digits for the source of this package, but for what cannot change a prediction: rows that an
     older version of a loss or a view predicted must not pass for this version's."""
     root = Path(__file__).parent
-    apart = ("__main__", "distributed", "evaluation", "exercises", "parameters", "plots", "protocols",
-             "records", "report", "results", "runs", "source_pass", "tables", "tensors", "training",
-             "zero_shot_gate")
+    apart = ("__main__", "distributed", "evaluation", "exercises", "parameters", "paths", "plots",
+             "protocols", "records", "report", "results", "runs", "source_pass", "tables", "tensors",
+             "training", "zero_shot_gate")
     files = sorted(file for file in root.rglob("*.py") if not (file.parent == root and file.stem in apart))
     return _hash(part for file in files for part in (file.relative_to(root).as_posix(), file.read_bytes()))
 
