@@ -21,13 +21,14 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors import SafetensorError
 
 from . import __version__, distributed
 from .data import BENCHMARKS, benchmark
 from .data.full import ROOT
 from .evaluation import evaluate
 from .methods import REGISTRY, build, files
-from .paths import as_path
+from .paths import expand, write_whole
 from .protocols import learned, prompt_file
 from .report import TABLES, load_runs, report
 from .settings import did_you_mean
@@ -40,7 +41,8 @@ app = typer.Typer(help="Prompt learning for CLIP: learn prompts, run methods, bu
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False)
 WRITERS = {"text": to_text, "csv": to_csv, "markdown": to_markdown, "latex": to_latex}
-ASKED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError)   # told in one line
+# told in one line
+ASKED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError, SafetensorError)
 
 Names = Annotated[list[str], typer.Argument(help=f"one or several of: {', '.join(REGISTRY)}")]
 Bench = Annotated[str, typer.Option("--benchmark", help=f"one of: {', '.join(BENCHMARKS)}")]
@@ -151,7 +153,7 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
                   **{**bench.settings(method, train.name), **given, "seed": seed})
     own = bench.settings(f"{method}.fit", dataset) | _parse(recipe)
     learned(built, train, out, progress=not quiet, **own)
-    kept = as_path(out) / prompt_file(built, train, **own)
+    kept = expand(out) / prompt_file(built, train, **own)
     print(f"prompts: {kept if kept.is_file() else files.SHIPPED.name + ' of the package'}")
     more = _options(("--seed", seed), ("--trained-on", dataset), *(("--set", s) for s in settings),
                     ("--benchmark", benchmark), ("--model", model), ("--weights", weights), ("--root", root),
@@ -211,9 +213,7 @@ def table(name: Annotated[str, typer.Argument(help=f"one of: {', '.join(TABLES)}
     elif note:
         print(f"left out: {note}", file=sys.stderr)
     if out:
-        out = as_path(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+        write_whole(out, (text + "\n").encode())
     print(f"written: {out}" if out else text)
 
 
@@ -229,16 +229,16 @@ def info(root: Root = ""):
     print(f"methods: {', '.join(REGISTRY)}")
     print(f"mini data sets: {', '.join(BENCHMARKS['mini'].names)}")
     place = root or os.environ.get(ROOT)
-    there = bool(place) and as_path(place).is_dir()
+    there = bool(place) and Path(os.path.expanduser(place)).is_dir()
     print(f"full data sets, for testing: {place or f'no --root and no ${ROOT}'}"
           + ", no such folder" * bool(place and not there))
     for name in BENCHMARKS["full"].names if there else ():
         try:
             print(f"  {name}: {len(benchmark('full', place).dataset(name))} pictures")
-        except (OSError, ValueError) as error:
+        except ASKED as error:
             print(f"  {name}: {str(error).split('; ')[0].split(', expected')[0]}")
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
-    found = sorted(p.name.split("--")[-1] for p in as_path(hub).glob("models--*lip*"))
+    found = sorted(p.name.split("--")[-1] for p in Path(os.path.expanduser(hub)).glob("models--*lip*"))
     print(f"CLIP weights in the hub's cache: {', '.join(found) or 'none'}")
     print(f"shipped: {len(list(files.SHIPPED.glob('*.safetensors')))} prompt files, "
           f"{len(list(SHIPPED.glob('*.safetensors')))} of source statistics")
@@ -312,7 +312,7 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
     fit; where several do, those that `fit` makes with the benchmark's recipe."""
     if method.learner is None or method.recipe is None and not method.accepts:
         return
-    place = as_path(prompts)
+    place = expand(prompts)
     if place.is_file():
         return files.load(method, place)
     if prompts != PROMPTS and not place.is_dir():
@@ -375,6 +375,12 @@ def _warn(message, *_, **__):
         print(f"minipsync: {message}", file=sys.stderr)
 
 
+def _is_interrupt(error) -> bool:
+    """Does this exit come from Ctrl-C? (typer makes an exit of its own of it.)"""
+    return error is not None and (isinstance(error, KeyboardInterrupt)
+                                  or _is_interrupt(error.__cause__ or error.__context__))
+
+
 def main():
     """Entry point: an error in what was asked for is one line, not a traceback."""
     warnings.showwarning = _warn
@@ -384,6 +390,11 @@ def main():
         app()
     except ASKED as error:
         raise SystemExit(f"minipsync: {type(error).__name__}: {error}") from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not _is_interrupt(error):
+            raise
+        print("\nminipsync: stopped. The same command goes on from what was kept so far.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import pandas as pd
 from .data.own import HALVES
 from .evaluation import evaluate
 from .methods import REGISTRY, build, files
-from .paths import as_path
+from .paths import expand
 from .results import wilson
 from .settings import replace_settings
 from .tables import OOD
@@ -44,9 +44,9 @@ def learned(method, train_set, folder=None, *, progress=True, **recipe):
     """
     name = prompt_file(method, train_set, **recipe)
     for place in filter(None, (folder, files.SHIPPED)):
-        if (file := as_path(place) / name).is_file():
+        if (file := expand(place) / name).is_file():
             return method.load(file)
-    checkpoint = as_path(folder) / f"{name}.training" if folder else None
+    checkpoint = expand(folder) / f"{name}.training" if folder else None
     method.fit(train_set, checkpoint=checkpoint, progress=progress, **recipe)
     if folder:
         method.save(checkpoint.with_suffix(""))

@@ -16,14 +16,13 @@ import glob
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 import time
 from pathlib import Path
 
 from . import distributed
-from .paths import as_path, read_text
+from .paths import expand, read_text, told_what_to_do, write_whole
 from .rows import COLUMNS
 
 try:
@@ -42,7 +41,7 @@ def run_key(run: dict) -> str:
 
 def path_for(records, run: dict) -> Path:
     """`records` itself if it ends in .csv, else a file in that folder whose name is the run's own."""
-    path = as_path(records)
+    path = expand(records)
     if path.suffix == ".csv" and not path.is_dir():
         return path
     parts = (run["method"], run["dataset"], f"seed{run['seed']}", run_key(run))
@@ -56,9 +55,7 @@ def _safe(part) -> str:
 
 def write_sidecar(path: Path, content: dict):
     """The JSON file beside the records, whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode(), "records")
 
 
 def read_facts(sidecar: Path) -> dict:
@@ -129,11 +126,9 @@ class RecordFile:
         self.libraries = [libraries] if libraries else []
         self.path = self.path if rank is None else self.path.with_suffix(f".rank{rank}.csv")
         self.rows: dict[str, dict] = {}
-        try:
+        with self._told_what_to_do():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = open(self.path, "a+b", buffering=0)
-        except OSError as error:
-            raise self._cannot_write(error) from error
         try:
             self._lock()
             self._read()
@@ -195,8 +190,12 @@ class RecordFile:
             raise ValueError(f"{self.path} is not a file of records (its first line is not "
                              f"{HEADER.decode().strip()!r}); give another file name, or a folder")
         whole = content.rfind(b"\n") + 1
-        rows = [self._parse(number, row) for number, row in
-                enumerate(csv.reader(io.StringIO(content[len(HEADER):whole].decode(), newline="")), start=2)]
+        try:
+            lines = list(csv.reader(io.StringIO(content[len(HEADER):whole].decode(), newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:  # a disk's or an editor's damage
+            raise ValueError(f"{self.path} is damaged ({error}); delete it, or the lines that are no "
+                             "records, whose images will be evaluated again") from None
+        rows = [self._parse(number, row) for number, row in enumerate(lines, start=2)]
         if whole < len(content):
             self.file.truncate(whole)                     # the torn last line
         for row in rows:
@@ -232,11 +231,8 @@ class RecordFile:
         return self.path.with_suffix(".run.json")
 
     def _write_sidecar(self):
-        try:
-            facts = read_facts(self._sidecar()) | self.facts
-            write_sidecar(self._sidecar(), {"run": self.run, "key": self.key, "facts": facts})
-        except OSError as error:
-            raise self._cannot_write(error) from error
+        facts = read_facts(self._sidecar()) | self.facts
+        write_sidecar(self._sidecar(), {"run": self.run, "key": self.key, "facts": facts})
 
     def _note(self, libraries):
         """Add the libraries that rows are made with to the list of the file beside the CSV."""
@@ -246,11 +242,9 @@ class RecordFile:
             self._write_sidecar()
 
     def _write(self, content: bytes):
-        try:
+        with self._told_what_to_do():
             while content:                                # an unbuffered file may take less than it is given
                 content = content[self.file.write(content):]
-        except OSError as error:
-            raise self._cannot_write(error) from error
 
     def _lock(self):
         """Hold the file alone; where another process has it, wait for its rows, not make them twice."""
@@ -266,10 +260,8 @@ class RecordFile:
         raise RuntimeError(f"another process is writing {self.path}; wait for it or stop it, "
                            "or give another file")
 
-    def _cannot_write(self, error):
-        return type(error)(error.errno, f"records cannot be written ({error.strerror}); give records= "
-                           "a folder that you may write to, or records=None to keep them in memory",
-                           str(self.path))
+    def _told_what_to_do(self):
+        return told_what_to_do(self.path, "records", ", or say records=None to keep them in memory")
 
 
 class Memory:

@@ -21,7 +21,7 @@ import pandas as pd
 from .data import BENCHMARKS
 from .data.checks import some
 from .methods import REGISTRY, TestTimeMethod
-from .paths import as_path
+from .paths import expand
 from .records import HEADER, parse_row, run_key
 from .results import Result, summarise, wilson
 from .tables import PRINTED
@@ -59,7 +59,7 @@ def load_runs(folder) -> list[Run]:
     Files of one run are pooled: those of the processes of a run that was killed, and copies, but not those
     that other versions of the libraries made. A torn last line does not count, other CSV files are passed
     over. Raises ValueError, with its name, for a file that is broken and for a folder that is not there."""
-    folder = as_path(folder)
+    folder = expand(folder)
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder; expected one that evaluate(…, records=…) wrote")
     found = {}

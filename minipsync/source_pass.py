@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import distributed
-from .paths import as_path
+from .paths import check_writable, expand
 from .tensors import read_tensors, write_tensors
 
 State = dict[str, Tensor]
@@ -30,7 +30,9 @@ def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], iden
     rank, world = distributed.rank(), distributed.world()
     starts = range(rank * batch_size, len(dataset), world * batch_size)
     identity = identity | {"images": len(dataset), "batch_size": batch_size, "process": f"{rank} of {world}"}
-    path = None if checkpoint is None else Path(f"{as_path(checkpoint)}.{rank}of{world}")
+    path = None if checkpoint is None else Path(f"{expand(checkpoint)}.{rank}of{world}")
+    if path is not None:
+        check_writable(path)
     state, done = _read(path, identity) if path is not None and path.exists() else ({}, 0)
     written = time.monotonic()
     bar = tqdm(total=len(starts), initial=done, desc=name, unit="batch", disable=not progress or rank > 0)
@@ -49,7 +51,7 @@ def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], iden
 
 def forget(checkpoint: str | Path) -> None:
     """Remove what `one_pass` saved, of any number of processes."""
-    path = as_path(checkpoint)
+    path = expand(checkpoint)
     for file in path.parent.glob(f"{path.name}.*of*"):
         file.unlink()
 

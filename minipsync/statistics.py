@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .data.content import of_dataset
-from .paths import as_path
+from .paths import expand
 from .source_pass import one_pass
 from .tensors import read_metadata, read_tensors, write_tensors
 
@@ -63,7 +63,7 @@ class FromSource:
         recipe = json.dumps(getattr(self, "recipe", ""), sort_keys=True)
         key = hashlib.sha256(f"{self.clip} {self.prompts} {recipe} {self.content}".encode()).hexdigest()[:10]
         name = re.sub(r"[^\w.-]+", "_", self.source)
-        return self.save(as_path(folder) / f"{self.kind}_{name}_{key}.safetensors")
+        return self.save(expand(folder) / f"{self.kind}_{name}_{key}.safetensors")
 
     @classmethod
     def load(cls, path: str | Path, clip=None, learner=None, class_names: Sequence[str] | None = None):
@@ -108,7 +108,7 @@ class FromSource:
 
         wanted: facts that it must have, as source="imagenet": the same prompts have other statistics on
         other data. A content of "" is not known, and fits any."""
-        folders = [SHIPPED] if folder is None else [as_path(folder), SHIPPED]
+        folders = [SHIPPED] if folder is None else [expand(folder), SHIPPED]
         for path in (path for each in folders for path in sorted(each.glob("*.safetensors"))):
             try:
                 metadata = read_metadata(path)

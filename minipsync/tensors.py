@@ -1,17 +1,16 @@
 """Files of tensors: read without running what is in them, written whole or not at all."""
 
-import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from . import safe_pickle
-from .paths import as_path
+from .paths import expand, write_whole
 
 # how files begin that are sent or saved in place of tensors
 IMPOSTORS = {b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself, with git lfs pull",
@@ -23,26 +22,9 @@ USUAL = ("state_dict", "model_state_dict", "model", "state", "module")     # whe
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write `tensors` and `metadata` as safetensors to `path`, readable for whom new files are.
-
-    Returns the path. Raises OSError, naming the file, where it cannot be written; what was there stays.
-    """
-    path = as_path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)            # safetensors makes files that only their owner may read
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:      # safetensors tells a full disk in an error of its own
-        if partial.is_file():
-            partial.unlink()
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise OSError(getattr(error, "errno", None) or 5, f"cannot be written ({reason}); make room, or give "
-                      "a folder that you may write to", str(path)) from error
-    return path
+    """Write `tensors` and `metadata` as safetensors to `path`, as `write_whole` does. Returns the path."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    return write_whole(path, save(tensors, metadata))
 
 
 def read_tensors(path: str | Path, expected: str = "a file of tensors") -> tuple[dict[str, Tensor], dict]:
@@ -130,7 +112,7 @@ def _as_tensor(value) -> Tensor | None:
 
 def check_file(path: str | Path, expected: str) -> Path:
     """The path of a file that can be one of tensors; FileNotFoundError or ValueError that says what it is."""
-    path = as_path(path)
+    path = expand(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
     if path.is_dir():

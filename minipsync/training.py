@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from .data.content import of_dataset
-from .paths import as_path
+from .paths import check_writable, expand
 from .pixels import to_rgb
 from .settings import require
 from .tensors import first_line, read_tensors, write_tensors
@@ -223,10 +223,12 @@ class _Run:
 
     def __init__(self, parameters, optimizer, identity, path):
         self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
-        self.path = as_path(path) if path is not None else None
+        self.path = expand(path) if path is not None else None
         self.step, self.history, self.written = 0, [], time.monotonic()
-        if self.path is not None and self.path.exists():
-            self._read()
+        if self.path is not None:
+            check_writable(self.path)
+            if self.path.exists():
+                self._read()
 
     def advance(self, epoch, lr, loss, seconds, per_epoch, save_every):
         if self.step % per_epoch == 0:

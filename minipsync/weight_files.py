@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .layouts import to_openai
-from .paths import as_path, read_text
+from .paths import expand, read_text
 from .tensors import check_file, is_safetensors, read_checkpoint, read_tensors, tensors_in
 
 MINI_FORMAT = "minipsync-clip-1"
@@ -47,7 +47,7 @@ def read_weights(path: str | Path, name: str) -> Found:
     """Read the weights of the CLIP `name` from a file, an index of several files, or a folder.
 
     Raises FileNotFoundError where there is nothing, ValueError for what is damaged or of another layout."""
-    path = _file_in(as_path(path))
+    path = _file_in(expand(path))
     if is_published(path):
         state = _scripted(path) or tensors_in(read_checkpoint(path), path)
         return Found(to_openai(state, str(path)), "openai", quick_gelu=True)

@@ -13,7 +13,7 @@ from open_clip.model import CLIP, resize_pos_embed
 from torch import Tensor, nn
 
 from .layouts import TEXT, to_openai
-from .paths import as_path
+from .paths import expand
 from .tensors import first_line, write_tensors
 from .weight_files import MINI_FORMAT, Found, read_weights
 
@@ -63,8 +63,8 @@ def load_model(name: str, weights: str | Path | None, state_dict: dict[str, Tens
                          "'ViT-L-14-336', 'RN50' or another of open_clip.list_models()")
     if state_dict is not None:
         found, source = Found(to_openai(dict(state_dict), "the given state dict"), ""), "the given state dict"
-    elif name == "mini" or (weights is not None and as_path(weights).exists()):
-        path = as_path(weights or MINI_PATH)
+    elif name == "mini" or (weights is not None and expand(weights).exists()):
+        path = expand(weights or MINI_PATH)
         if not path.exists():
             raise FileNotFoundError(f"there is no file {path}: give weights=<a file of save_mini>, "
                                     "or make one with data_scripts/train_mini_clip.py")

@@ -291,3 +291,19 @@ def test_a_broken_picture_is_listed_as_skipped(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="1 of 4 images"):
         result = mp.evaluate(Guess(data.class_names), data, progress=False)
     assert [image for image, _ in result.skipped] == ["banded/x_0004.jpg"] and result.n == 3
+
+
+@pytest.mark.parametrize("name, file, content, told", [
+    ("stanford_cars", "devkit/cars_meta.mat", slice(0, 150), "cars_meta.mat' cannot be read.*fetch it again"),
+    ("stanford_cars", "cars_test_annos_withlabels.mat", slice(0, -40), "withlabels.mat' cannot be read"),
+    ("stanford_cars", "devkit/cars_meta.mat", b"<html>", "cars_meta.mat' cannot be read.*fetch it again"),
+    ("ucf101", "ucfTrainTestlist/classInd.txt", b"1\n", "lists of 'ucf101'.*damaged.*fetch them again"),
+    ("oxford_pets", "annotations/test.txt", b"Abyssinian_201\n", "lists of 'oxford_pets'.*damaged")])
+def test_damaged_official_lists(name, file, content, told, tmp_path, monkeypatch):
+    transfer_pictures(tmp_path / SPLITS[name].folder, name)
+    official_lists(tmp_path / SPLITS[name].folder, name)
+    expect_small(monkeypatch, name)
+    path = tmp_path / SPLITS[name].folder / file
+    path.write_bytes(path.read_bytes()[content] if isinstance(content, slice) else content)
+    with pytest.raises(ValueError, match=told):
+        mp.benchmark("full", tmp_path).dataset(name)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..paths import as_path
+from ..paths import expand
 
 WHOLE, PIECE, MOST = 2**16, 2**14, 100_000
 UNCOMPRESSED = (".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff")
@@ -67,7 +67,7 @@ def of_files(ids: Sequence[str], labels: Iterable[int], places: Sequence[Place],
     stamps, newest = _stamps(places)
     key = _hash(f"{i} {label} {stamp} {place.start} {place.size}" for i, label, stamp, place
                 in zip(ids, labels, stamps, places, strict=True))
-    file = None if cache is None else as_path(cache) / CACHE
+    file = None if cache is None else expand(cache) / CACHE
     found = _known.get(key) or _read(file).get(key)
     if found is None:
         found = _hash(sorted(f"{i} {label} {content}" for i, label, content

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..paths import as_path
+from ..paths import expand
 from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
 from .listing import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, tell_left_out
@@ -32,7 +32,7 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     Raises FileNotFoundError without such a folder, ValueError where it holds no picture at all, and for names
     that do not fit. Warns of names that say nothing to CLIP or that it cannot tell apart.
     """
-    root = as_path(path)
+    root = expand(path)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {str(root)!r}; expected one with a sub-folder of "
                                 "pictures for each class")

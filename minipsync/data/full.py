@@ -8,7 +8,7 @@ import difflib
 import os
 from pathlib import Path
 
-from ..paths import as_path
+from ..paths import expand
 from .dataset import Dataset
 from .imagenet import FOLDERS, load_folders
 from .own import own_or_half, split_half
@@ -31,7 +31,7 @@ class Full:
 
     def __init__(self, root: str | Path | None = None, partial: bool = False):
         root = root or os.environ.get(ROOT)
-        self.root, self.partial = as_path(root) if root else None, partial
+        self.root, self.partial = expand(root) if root else None, partial
         if self.root and not self.root.is_dir():
             raise FileNotFoundError(f"there is no folder {str(self.root)!r}; expected the one that holds "
                                     "'imagenet', 'caltech-101' and so on")

@@ -77,4 +77,8 @@ def _mat(file: Path, key: str):
     from scipy.io import loadmat  # here: slow to import, and needed by one data set
     if not file.is_file():
         raise FileNotFoundError(2, "no such file", str(file))
-    return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
+    try:
+        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
+    except Exception as error:                      # scipy raises all sorts for files that are cut off
+        raise ValueError(f"{str(file)!r} cannot be read ({type(error).__name__}: {error}); expected a .mat "
+                         f"file with {key!r}: fetch it again") from error

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from ..paths import as_path
+from ..paths import expand
 from .dataset import Dataset
 from .folders import folder
 from .shards import webdataset
@@ -21,7 +21,7 @@ def own_data(name: str, split: str) -> Dataset | None:
         if name.startswith(prefix):
             path, given = name.removeprefix(prefix).strip(), None
             named = re.fullmatch(r"([\w .-]+)=(.+)", path)
-            if named and not as_path(path).exists():
+            if named and not expand(path).exists():
                 given, path = named.groups()
             if not path:
                 raise ValueError(f"{name!r} names no folder; expected {prefix}/path/to/the/pictures, or "

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..paths import as_path
+from ..paths import expand
 from .checks import read_numbered, some
 from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
@@ -45,7 +45,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
     without a label, a label without a picture, a label without a name, and missing class names. Warns of a
     shard that `nshards.txt` or the numbers of the others say should be there, and of classes without picture.
     """
-    path = as_path(path).absolute()
+    path = expand(path).absolute()
     shards, left_out = ([path], []) if path.is_file() else _shards(path)
     samples: list[tuple[Path, Sample]] = []
     for shard in shards:

@@ -121,6 +121,9 @@ def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:
             raise FileNotFoundError(f"expected CoOp's split {str(folder / spec.file)!r}, linked from {COOP}; "
                                     "or the official lists of the test split, of which "
                                     f"{str(error.filename)!r} is missing") from None
+        except LookupError as error:
+            raise ValueError(f"the lists of {name!r} in {str(folder)!r} are damaged, a line is too short "
+                             f"({error}): fetch them again from {spec.home}") from error
     else:
         drawn = "train and val" if spec.read_test else "train, val and test"
         raise FileNotFoundError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..paths import as_path
+from ..paths import expand
 from ..tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
 from ..training import learned_pictures
 
@@ -41,7 +41,7 @@ def load(method, path="auto", **choice):
         raise TypeError(f"{method.name} has no prompts to load; just predict")
     if str(path) == "auto":
         path = find(method, **choice)
-    elif (path := as_path(path)).is_dir():
+    elif (path := expand(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
     reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
@@ -123,7 +123,7 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=Non
     train_set: the data set that `trained_on` names, where it is at hand: prompts that were learned from other
     pictures are then not taken for those of this one. Raises FileNotFoundError where none fit, with what
     there is, and SeveralFit."""
-    folder = SHIPPED if folder is None else as_path(folder)
+    folder = SHIPPED if folder is None else expand(folder)
     fits, others = [], []
     names = (method.name, *method.accepts)
     own_seed = getattr(method.config, "seed", None) if method.prompt_settings is None else None
