@@ -16,7 +16,7 @@
 Two results are the same bit for bit (torch.equal) if the same operations ran on tensors of the same shapes in
 one process: not those of an image alone and of the same image in a batch, where other kernels add in another
 order. Two float32 results are apart by both their errors, hence a factor 2 where neither is the exact one.
-pytest.approx without a tolerance, 1e-6, is for float64 numbers: room for 1e9 roundings.
+pytest.approx and assert_close without a tolerance (1e-6 and 1e-7) are for float64: room for 1e8 roundings.
 """
 
 import copy
