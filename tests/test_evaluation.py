@@ -1,6 +1,7 @@
 """evaluate, its records, and compare: with a method made of arithmetic and images made of one colour."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -395,3 +396,46 @@ def test_a_second_process_waits_for_the_rows_of_the_first(tmp_path, monkeypatch,
     with RecordFile(tmp_path / "a.csv", {"method": "m", "dataset": "d", "seed": 0}) as second:
         assert second.rows == {}
     assert "waiting for another process that writes a.csv" in capsys.readouterr().err
+
+
+def test_a_batch_that_was_interrupted_is_predicted_with_its_mates(tmp_path):
+    """Batch mates can move the last digits of a logit: two of four rows are lost, all four are predicted."""
+    data, path = Colours(), tmp_path / "a.csv"
+    whole = evaluate(Guess(), data, limit=8, records=path, batch_size=4, progress=False)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:7]))
+    method = Guess()
+    again = evaluate(method, data, limit=8, records=path, batch_size=4, progress=False)
+    assert method.calls == [4] and again.resumed == 6 and same(again, whole)
+
+
+class Untuned(Guess):
+    """A method that tunes: what it said before stands in `untuned`."""
+
+    def predict(self, images):
+        logits = super().predict(images)
+        self.untuned = torch.zeros_like(logits)
+        return logits
+
+
+def test_entropy_before_is_that_of_the_untuned_prediction():
+    plain, tuned = (evaluate(method, Colours(), limit=5, progress=False).records
+                    for method in (Guess(), Untuned()))
+    assert (plain["entropy_before"] == plain["entropy"]).all() and (plain["entropy"] < 1.9).all()
+    assert (tuned["entropy"] == plain["entropy"]).all()
+    assert tuned["entropy_before"].tolist() == [pytest.approx(math.log(7), rel=1e-5)] * 5    # six digits kept
+
+
+def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):
+    class Clip:
+        fingerprint, precision, name, weights = "abc", "fp32", "clip", ""
+
+    def run(precision="fp32"):
+        method = Guess()
+        method.clip = Clip()
+        method.clip.precision = precision
+        return evaluate(method, Colours(), limit=4, records=tmp_path, progress=False).resumed
+
+    assert [run(), run(), run("bf16"), run("bf16")] == [0, 4, 0, 4]
+    monkeypatch.setattr("minipsync.identity.code_fingerprint", lambda objects: "other code")
+    assert [run(), run()] == [0, 4]

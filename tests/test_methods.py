@@ -15,6 +15,7 @@ from rounding import U, assert_apart, features, largest, logits, moves, relative
 from minipsync.clip import Clip, load_clip
 from minipsync.losses import view_entropy
 from minipsync.methods import REGISTRY, build, files
+from minipsync.methods.episodes import careful_step
 from minipsync.methods.tpt import TPTConfig
 from minipsync.methods.zero_shot import ENSEMBLES
 from minipsync.text import pack_texts
@@ -527,3 +528,15 @@ def test_auto_finds_what_fits(tiny_clip, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         build("coop", tiny_clip, NAMES).load(trained_on="animals")
     assert "trained on 'imagenet'" in str(error.value) and "coop_faces_4_end_seed1" in str(error.value)
+
+
+def test_an_image_whose_gradient_overflows_keeps_its_prompts():
+    """As the codes' GradScaler skips its step; the other images of the batch are tuned all the same."""
+    start = {"a": torch.ones(3, 2), "b": torch.ones(3, 4)}
+    params = {k: v.clone().requires_grad_() for k, v in start.items()}
+    for p in params.values():
+        p.grad = torch.ones_like(p)
+    params["a"].grad[1, 0], params["b"].grad[2, 3] = torch.inf, torch.nan
+    careful_step(torch.optim.AdamW(list(params.values()), lr=0.1), params)
+    for name, p in params.items():
+        assert torch.equal(p[1:], start[name][1:]) and (p[0] != start[name][0]).all()

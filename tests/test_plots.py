@@ -128,3 +128,20 @@ def test_figures_refuse_what_does_not_fit():
         plots.gains(some_gains().drop(columns="low"))
     with pytest.raises(ValueError, match="1 row names and 2 column names"):
         plots.contact_sheet([some_images(3)], ["a"], ["b", "c"])
+
+
+def test_arrows_lead_from_before_to_after_and_the_true_class_is_marked():
+    before, after = np.array([3.0, 2.0, 1.0]), np.array([1.0, 2.5, 0.5])
+    figure = plots.prototype_distances(before, after, ["cat", "dog", "ant"], label=1)
+    [axis] = figure.axes
+    shown = [2, 1, 0]                                                         # nearest before comes first
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["ant", "dog *", "cat"]
+    arrows = [(text.xyann[0], text.xy[0]) for text in axis.texts]
+    assert arrows == [(before[c], after[c]) for c in shown]
+    first, second = axis.collections
+    assert first.get_label() == "before" and second.get_label() == "after"
+    assert first.get_offsets()[:, 0].tolist() == before[shown].tolist()
+    assert second.get_offsets()[:, 0].tolist() == after[shown].tolist()
+    figure = plots.class_probabilities([0.5, 0.3, 0.2], [0.1, 0.7, 0.2], ["cat", "dog", "ant"], label=0)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["dog", "ant", "cat *"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["before", "after"]

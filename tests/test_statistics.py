@@ -344,3 +344,14 @@ def test_source_samples_are_the_inputs_of_the_discrimination(tiny_clip, learner,
     assert all(set(x) == {"cls"} for x in only)
     (gradient,) = torch.autograd.grad(sum(x.sum() for x in samples.values()), params["ctx"])
     assert gradient.shape == (2, 2, 128) and gradient.isfinite().all() and gradient.any()
+
+
+def test_what_is_of_another_source_or_other_pictures_is_not_found(tmp_path, tiny_clip, learner, statistics):
+    statistics.keep(tmp_path)
+    mine = {"source": statistics.source, "content": statistics.content}
+
+    def found(**wanted):
+        return SourceStatistics.find(tiny_clip, learner, tmp_path, **wanted)
+
+    assert found() and found(**mine) and found(**mine | {"content": ""})
+    assert found(source="others") is None and found(**mine | {"content": "0123456789abcdef"}) is None
