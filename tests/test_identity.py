@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import logits
 from test_evaluation import Colours, Guess
 
 import minipsync as mp
@@ -184,7 +185,27 @@ def test_a_picture_that_changed_is_predicted_anew(tmp_path):
     assert (second.resumed, second.accuracy) == (44, alone.accuracy)
 
 
-def test_predictions_are_the_same_in_every_run(monkeypatch):
+@pytest.mark.parametrize("name", ["zero_shot", "maple", "maple_tpt"])
+def test_records_agree_across_batches_and_threads(name):
+    """The same answers; probabilities are apart by what float32 does to a logit, as docs/full.md says."""
+    bench = mp.benchmark("mini")
+    data, clip, rows = bench.dataset("sketch"), bench.clip(device="cpu"), []
+    threads = torch.get_num_threads()
+    try:
+        for count, batch in ((1, 8), (1, 3), (4, 8)):
+            torch.set_num_threads(count)
+            method = mp.build(name, clip, data.class_names, **bench.settings(name, "sketch"))
+            method = method.load() if method.learner is not None else method
+            result = evaluate(method, data, limit=8, batch_size=batch, progress=False)
+            rows.append(result.records.set_index("image").sort_index())
+    finally:
+        torch.set_num_threads(threads)
+    for other in rows[1:]:
+        assert (other["prediction"] == rows[0]["prediction"]).all()
+        assert (other["confidence"] - rows[0]["confidence"]).abs().max() < logits(clip)
+
+
+def test_predictions_are_the_same_in_every_run():
     """With several threads a gradient through prompts[index] would be summed in no fixed order."""
     bench = mp.benchmark("mini")
     data = bench.dataset("sketch")
