@@ -60,10 +60,7 @@ def write_sidecar(path: Path, content: dict):
 
 def read_facts(sidecar: Path) -> dict:
     """The facts in the file beside the records; {} where there are none."""
-    try:
-        return json.loads(sidecar.read_text(encoding="utf-8")).get("facts", {})
-    except (OSError, ValueError, AttributeError):
-        return {}
+    return _read_sidecar(sidecar)[2]
 
 
 def _read_sidecar(sidecar: Path) -> tuple[dict, str | None, dict]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..paths import expand
+from ..paths import expand, write_whole
 
 WHOLE, PIECE, MOST = 2**16, 2**14, 100_000
 UNCOMPRESSED = (".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff")
@@ -173,10 +173,7 @@ def _read(file):
 def _keep(file, key, found):
     """Add a line to the cache; where it cannot be written the next run computes anew."""
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(_read(file) | {key: found}, indent=0), encoding="utf-8")
-        os.replace(partial, file)
+        write_whole(file, json.dumps(_read(file) | {key: found}, indent=0).encode())
 
 
 def _hash(parts: Iterable[str | bytes]) -> str:
