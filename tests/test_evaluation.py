@@ -1,6 +1,7 @@
 """evaluate, its records, and compare: with a method made of arithmetic and images made of one colour."""
 
 import csv
+import json
 import math
 import os
 import signal
@@ -122,6 +123,23 @@ def test_limit_is_balanced_nested_and_the_same_everywhere():
     assert evaluate(Guess(), data, limit=1000, progress=False).n == 45
 
 
+def test_labels_that_fit_no_class_are_refused():
+    data = Colours()
+    for wrong in (-1, 7):
+        data.labels[0] = wrong
+        with pytest.raises(ValueError, match=f"labels of colours, .*{wrong}.*do not fit its 45 images"):
+            evaluate(Guess(), data, progress=False)
+
+
+def test_facts_are_those_of_the_last_run(tmp_path):
+    for trained_on in ("b", "a"):                                        # whatever their order
+        method = Guess()
+        method.trained_on = trained_on
+        path = evaluate(method, Colours(), limit=4, records=tmp_path, progress=False).path
+    facts = json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))["facts"]
+    assert facts["trained_on"] == "a"
+
+
 def test_records_resume_and_grow(tmp_path):
     data = Colours()
     whole = evaluate(Guess(), data, records=tmp_path / "whole.csv", batch_size=4, progress=False)
@@ -192,6 +210,9 @@ def test_runs_are_never_mixed(tmp_path):
     evaluate(Guess(), data, limit=4, records=path, progress=False)
     with pytest.raises(ValueError, match=r"another run: config.noise is 3.0 there and 1.0 here.*folder"):
         evaluate(Guess(noise=1.0), data, limit=4, records=path, progress=False)
+    other = Colours((10, 7, 5, 8, 6, 7, 3), name="other")               # images and content differ, too
+    with pytest.raises(ValueError, match="dataset is .*; seed is .*; config.noise is [^;]*; and 2 more. Give"):
+        evaluate(Guess(noise=1.0), other, limit=4, records=path, seed=5, progress=False)
     with pytest.raises(ValueError, match="seed is 0 there and 5 here"):
         evaluate(Guess(), data, limit=4, records=path, seed=5, progress=False)
     with pytest.raises(ValueError, match="dataset is 'colours' there and 'other' here"):
@@ -226,7 +247,7 @@ def test_files_that_cannot_serve(tmp_path):
         evaluate(Guess(), data, limit=4, records=tmp_path / "notes.csv" / "below", progress=False)
     good = evaluate(Guess(), data, limit=4, records=tmp_path / "a.csv", progress=False)
     good.path.write_text(good.path.read_text().replace(",1,", ",one,", 1))
-    with pytest.raises(ValueError, match=r"a.csv, line \d is not a record.*delete that line"):
+    with pytest.raises(ValueError, match=r"a.csv, line 2 is not a record.*delete that line"):
         evaluate(Guess(), data, limit=4, records=good.path, progress=False)
 
 
@@ -252,6 +273,13 @@ def test_full_disk(tmp_path):
     assert same(resumed, evaluate(Guess(), Colours(), batch_size=4, progress=False))
 
 
+def load_facts(folder, result):
+    """The images that the file beside the records says were skipped, and the key is 12 digits."""
+    facts = json.loads(result.path.with_suffix(".run.json").read_text(encoding="utf-8"))
+    assert result.path.parent == folder and len(facts["key"]) == 12
+    return facts["facts"]["skipped"]
+
+
 def test_corrupt_images_are_counted_and_tried_again(tmp_path):
     path, bad = tmp_path / "records", {0, 20, 21}
     with pytest.warns(UserWarning, match="3 of 45 images of colours could not be read"):
@@ -267,6 +295,7 @@ def test_corrupt_images_are_counted_and_tried_again(tmp_path):
     mended = evaluate(method, Colours(), records=path, batch_size=4, progress=False)
     assert mended.n == 45 and not mended.skipped and mended.resumed == 42
     assert same(mended, evaluate(Guess(), Colours(), batch_size=4, progress=False))
+    assert [load_facts(path, r) for r in (result, mended)] == [[name for name, _ in result.skipped], []]
     with pytest.raises(ValueError, match="none of the 45 images"):
         evaluate(Guess(), Colours(corrupt=range(45)), progress=False)
 

@@ -175,14 +175,16 @@ def test_a_picture_that_changed_is_predicted_anew(tmp_path):
 
         def __getitem__(self, i):
             image, label = super().__getitem__(i)
-            return (image.point(lambda x: x ^ 1) if i == 3 and self.turned else image), label
+            if i % 5 == 3 and self.turned:             # red decides what `Guess` says; green is the label
+                image = image.point([*(x ^ 64 for x in range(256)), *range(256), *range(256)])
+            return image, label
 
     data = Turning()
     evaluate(Guess(), data, records=tmp_path, progress=False)
     data.turned = True
     alone = evaluate(Guess(), data, progress=False)
     second = evaluate(Guess(), data, records=tmp_path, progress=False)
-    assert (second.resumed, second.accuracy) == (44, alone.accuracy)
+    assert (second.resumed, second.accuracy) == (36, alone.accuracy)      # 3, 8, … 43 are others
 
 
 @pytest.mark.parametrize("name", ["zero_shot", "maple", "maple_tpt"])
