@@ -125,6 +125,7 @@ def test_limit_is_balanced_nested_and_the_same_everywhere():
 
 def test_labels_that_fit_no_class_are_refused():
     data = Colours()
+    data.image_id = str                                                  # its own asks for the class
     for wrong in (-1, 7):
         data.labels[0] = wrong
         with pytest.raises(ValueError, match=f"labels of colours, .*{wrong}.*do not fit its 45 images"):
@@ -211,7 +212,7 @@ def test_runs_are_never_mixed(tmp_path):
     with pytest.raises(ValueError, match=r"another run: config.noise is 3.0 there and 1.0 here.*folder"):
         evaluate(Guess(noise=1.0), data, limit=4, records=path, progress=False)
     other = Colours((10, 7, 5, 8, 6, 7, 3), name="other")               # images and content differ, too
-    with pytest.raises(ValueError, match="dataset is .*; seed is .*; config.noise is [^;]*; and 2 more. Give"):
+    with pytest.raises(ValueError, match="dataset is .*; seed is .*; config.noise is [^;]*; and 2 more"):
         evaluate(Guess(noise=1.0), other, limit=4, records=path, seed=5, progress=False)
     with pytest.raises(ValueError, match="seed is 0 there and 5 here"):
         evaluate(Guess(), data, limit=4, records=path, seed=5, progress=False)
