@@ -124,6 +124,8 @@ def test_limit_is_balanced_nested_and_the_same_everywhere():
 
 
 def test_labels_that_fit_no_class_are_refused():
+    with pytest.raises(ValueError, match="colours has no images"):
+        evaluate(Guess(), Colours(7 * (0,)), progress=False)
     data = Colours()
     data.image_id = str                                                  # its own asks for the class
     for wrong in (-1, 7):

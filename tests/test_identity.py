@@ -187,6 +187,15 @@ def test_a_picture_that_changed_is_predicted_anew(tmp_path):
     assert (second.resumed, second.accuracy) == (36, alone.accuracy)      # 3, 8, … 43 are others
 
 
+def test_a_picture_that_can_no_longer_be_read_is_skipped(tmp_path):
+    data = Colours()
+    whole = evaluate(Guess(), data, records=tmp_path, progress=False)
+    data.corrupt = {3}
+    with pytest.warns(UserWarning, match="1 of 45 images"):
+        found = evaluate(Guess(), data, records=tmp_path, progress=False)
+    assert (found.n, found.resumed, whole.n) == (44, 44, 45)
+
+
 @pytest.mark.parametrize("name", ["zero_shot", "maple", "maple_tpt"])
 def test_records_agree_across_batches_and_threads(name):
     """The same answers; probabilities are apart by what float32 does to a logit, as docs/full.md says."""
