@@ -33,10 +33,10 @@ import torch
 
 import minipsync as mp
 from minipsync.data.mini import ASSETS, SHOTS
-from minipsync.evaluation import balanced_order
-from minipsync.paths import read_text
-from minipsync.results import wilson
-from minipsync.statistics import prompts_fingerprint
+from minipsync.evaluation.evaluate import balanced_order
+from minipsync.evaluation.results import wilson
+from minipsync.files.paths import read_text
+from minipsync.source.moments import prompts_fingerprint
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 # method: groups of settings to try, in this order; the best of a group is kept while the next is searched

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 import minipsync as mp
-from minipsync import plots
 from minipsync.data.mini import OOD, PUG, TRAIN, TRANSFER_STYLES
+from minipsync.notebook import plots
 
 OUT = Path(__file__).resolve().parent.parent / "docs/mini"
 COLUMNS = 10

@@ -14,8 +14,8 @@ from torchvision.transforms.functional import to_pil_image
 import minipsync as mp
 from minipsync.data.imagenet import imagenet_classes
 from minipsync.methods import REGISTRY
-from minipsync.prototypes import Prototypes
-from minipsync.statistics import SourceStatistics, origin
+from minipsync.source.moments import SourceStatistics, origin
+from minipsync.source.prototypes import Prototypes
 
 from .speed import random_clip
 

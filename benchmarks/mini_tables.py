@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 
 import minipsync as mp
+from minipsync.evaluation.protocols import SEEDS, average, learned
 from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
-from minipsync.protocols import SEEDS, average, learned
 
 from .choose_settings import SIXTY_WORDS, WORDS
 

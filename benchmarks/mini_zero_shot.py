@@ -15,9 +15,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
 import minipsync as mp
-from minipsync.results import wilson
-from minipsync.tables import to_markdown
-from minipsync.text import pack_texts
+from minipsync.clip.text import pack_texts
+from minipsync.evaluation.results import wilson
+from minipsync.report.tables import to_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/zero_shot.csv"
 TEMPLATES = {

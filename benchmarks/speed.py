@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 
 import minipsync as mp
-from minipsync.clip import Clip
-from minipsync.losses import marginal_entropy, select_confident
+from minipsync.clip.encoders import Clip
+from minipsync.methods.losses import marginal_entropy, select_confident
 from tests import reference
 
 OUT = Path(__file__).resolve().parent.parent / "results/speed"

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import minipsync as mp
-from minipsync.losses import mean_log_probability, select_confident, take_views
+from minipsync.methods.losses import mean_log_probability, select_confident, take_views
 from minipsync.methods.tpt import TPT
 
 from .choose_settings import WORDS

@@ -23,8 +23,8 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES, get_tokenizer
 from torch import nn
 from tqdm import tqdm
 
+from minipsync.clip.weights import MINI_PATH, new_model, save_mini
 from minipsync.data.mini import Mini
-from minipsync.weights import MINI_PATH, new_model, save_mini
 
 from .captions import Web
 

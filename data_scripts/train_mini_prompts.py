@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 import minipsync as mp
-from minipsync.methods.files import SHIPPED as PROMPTS
-from minipsync.protocols import SEEDS, learned, prompt_file
-from minipsync.prototypes import Prototypes
-from minipsync.statistics import SHIPPED as STATISTICS
-from minipsync.statistics import SourceStatistics
+from minipsync.evaluation.protocols import SEEDS, learned, prompt_file
+from minipsync.methods.prompt_files import SHIPPED as PROMPTS
+from minipsync.source.moments import SHIPPED as STATISTICS
+from minipsync.source.moments import SourceStatistics
+from minipsync.source.prototypes import Prototypes
 
 FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # base to novel
 CURVE_SET = "animals"                              # all its classes: shots, context, position

@@ -7,12 +7,13 @@
     result = mp.evaluate(method, data, limit=100)
 """
 
-from .clip import load_clip
+from .clip.encoders import load_clip
 from .data import Dataset, benchmark, folder, webdataset
-from .evaluation import compare, evaluate
+from .evaluation import protocols
+from .evaluation.evaluate import compare, evaluate
 from .methods import build
-from .parameters import check_parameters
+from .notebook.parameters import check_parameters
 
 __version__ = "0.1.0"
 __all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip",
-           "webdataset"]
+           "protocols", "webdataset"]

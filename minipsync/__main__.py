@@ -26,16 +26,16 @@ from safetensors import SafetensorError
 from . import __version__, distributed
 from .data import BENCHMARKS, benchmark
 from .data.full import ROOT
-from .evaluation import evaluate
-from .methods import REGISTRY, build, files
-from .paths import expand, write_whole
-from .protocols import learned, prompt_file
-from .report import TABLES, load_runs, report
+from .evaluation.evaluate import evaluate
+from .evaluation.gate import check_zero_shot
+from .evaluation.protocols import learned, prompt_file
+from .files.paths import expand, write_whole
+from .methods import REGISTRY, build, prompt_files
+from .report.papers import TABLES, load_runs, report
+from .report.tables import to_csv, to_latex, to_markdown, to_text
 from .settings import did_you_mean
-from .source_pass import forget
-from .statistics import SHIPPED, prompts_fingerprint
-from .tables import to_csv, to_latex, to_markdown, to_text
-from .zero_shot_gate import check_zero_shot
+from .source.moments import SHIPPED, prompts_fingerprint
+from .source.one_pass import forget
 
 app = typer.Typer(help="Prompt learning for CLIP: learn prompts, run methods, build the papers' tables.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -154,7 +154,7 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
     own = bench.settings(f"{method}.fit", dataset) | _parse(recipe)
     learned(built, train, out, progress=not quiet, **own)
     kept = expand(out) / prompt_file(built, train, **own)
-    print(f"prompts: {kept if kept.is_file() else files.SHIPPED.name + ' of the package'}")
+    print(f"prompts: {kept if kept.is_file() else prompt_files.SHIPPED.name + ' of the package'}")
     more = _options(("--seed", seed), ("--trained-on", dataset), *(("--set", s) for s in settings),
                     ("--benchmark", benchmark), ("--model", model), ("--weights", weights), ("--root", root),
                     ("--prompts", "" if out == Path(PROMPTS) else out))
@@ -240,7 +240,7 @@ def info(root: Root = ""):
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
     found = sorted(p.name.split("--")[-1] for p in Path(os.path.expanduser(hub)).glob("models--*lip*"))
     print(f"CLIP weights in the hub's cache: {', '.join(found) or 'none'}")
-    print(f"shipped: {len(list(files.SHIPPED.glob('*.safetensors')))} prompt files, "
+    print(f"shipped: {len(list(prompt_files.SHIPPED.glob('*.safetensors')))} prompt files, "
           f"{len(list(SHIPPED.glob('*.safetensors')))} of source statistics")
     for folder, kind in ((PROMPTS, "*.safetensors"), (SOURCE, "*.safetensors"), (RECORDS, "*.csv")):
         print(f"{folder}: {len(list(Path(folder).glob(kind)))} files")
@@ -314,19 +314,19 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
         return
     place = expand(prompts)
     if place.is_file():
-        return files.load(method, place)
+        return prompt_files.load(method, place)
     if prompts != PROMPTS and not place.is_dir():
         raise FileNotFoundError(f"--prompts {prompts}: there is no such file or folder")
     choice = {"trained_on": trained_on, "seed": seed, "train_set": _at_hand(train_set, trained_on)}
     try:
         try:
-            path = files.find(method, place, **choice)
+            path = prompt_files.find(method, place, **choice)
         except FileNotFoundError as missing:
             try:
-                path = files.find(method, **choice)
+                path = prompt_files.find(method, **choice)
             except FileNotFoundError as error:         # of the two lists the one that is not empty
                 raise (error if str(missing).endswith("none") else missing) from None
-    except files.SeveralFit as error:
+    except prompt_files.SeveralFit as error:
         if method.keeps or method.recipe is None:      # it is another method that is trained
             raise
         same = build(method.name, method.clip, train_set().class_names, config=method.config)
@@ -334,7 +334,7 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
         path = next((path for path in error.paths if path.name == name), None)
         if path is None:
             raise
-    files.load(method, path)
+    prompt_files.load(method, path)
 
 
 def _at_hand(train_set, trained_on):

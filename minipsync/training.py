@@ -19,10 +19,10 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from .data.content import of_dataset
-from .paths import check_writable, expand
-from .pixels import to_rgb
+from .data.pixels import to_rgb
+from .files.paths import check_writable, expand
+from .files.tensors import first_line, read_tensors, write_tensors
 from .settings import require
-from .tensors import first_line, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from PIL import Image
 from rounding import U, largest, moves
 
 import minipsync as mp
-from minipsync import records
+from minipsync.clip.text import pack_texts
+from minipsync.clip.weights import MINI_PATH
 from minipsync.data.pictures import open_image
-from minipsync.text import pack_texts
-from minipsync.views import PROMPTSYNC_VIEWS, make_views
-from minipsync.weights import MINI_PATH
+from minipsync.evaluation import records
+from minipsync.views.crops import PROMPTSYNC_VIEWS, make_views
 
 NAMES = ["ant", "bee"]
 METHODS = {"zero_shot": {}, "tpt": {"n_views": 4, "selection": 0.5}}           # a plain one, a test-time one

@@ -12,9 +12,9 @@ import torch
 from rounding import features, relative
 
 import minipsync as mp
-from minipsync.prototypes import Prototypes
-from minipsync.source_pass import forget, one_pass
-from minipsync.statistics import SourceStatistics
+from minipsync.source.moments import SourceStatistics
+from minipsync.source.one_pass import forget, one_pass
+from minipsync.source.prototypes import Prototypes
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["run", "zero_shot", "--dataset", "clothing", "--limit", "40", "--batch", "6", "--quiet"]
@@ -100,7 +100,7 @@ def source():
 def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
     clip, learner, data = source
     whole = kind.collect(clip, learner, data, batch_size=8, progress=False)
-    monkeypatch.setattr("minipsync.source_pass.time.monotonic", iter(range(0, 10**6, 100)).__next__)
+    monkeypatch.setattr("minipsync.source.one_pass.time.monotonic", iter(range(0, 10**6, 100)).__next__)
     seen = []
     read, data.reader = data.reader, lambda i: seen.append(i) or read(i)
     def killed(i):

@@ -19,10 +19,10 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from minipsync.data import folder
-from minipsync.evaluation import balanced_order, compare, evaluate
-from minipsync.records import RecordFile
-from minipsync.results import newcombe
-from minipsync.runs import load_runs
+from minipsync.evaluation.evaluate import balanced_order, compare, evaluate
+from minipsync.evaluation.records import RecordFile
+from minipsync.evaluation.results import newcombe
+from minipsync.report.runs import load_runs
 
 CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
 
@@ -181,7 +181,7 @@ import sys
 sys.path.insert(0, {folder!r})
 from test_evaluation import Colours, Guess
 from minipsync.data import folder
-from minipsync.evaluation import evaluate
+from minipsync.evaluation.evaluate import evaluate
 evaluate(Guess(pause=0.2), Colours(), records={path!r}, batch_size=2, progress=False)
 """
 
@@ -195,7 +195,7 @@ def test_sigkill_then_resume(tmp_path, monkeypatch):
     while not (path.exists() and path.read_bytes().count(b"\n") > 10):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.02)
-    monkeypatch.setattr("minipsync.records.PATIENCE", 0)
+    monkeypatch.setattr("minipsync.evaluation.records.PATIENCE", 0)
     with pytest.raises(RuntimeError, match="another process is writing"):
         evaluate(Guess(), Colours(), records=path, batch_size=2, progress=False)
     process.send_signal(signal.SIGKILL)
@@ -424,7 +424,7 @@ def test_compare_refuses():
 
 def test_a_second_process_waits_for_the_rows_of_the_first(tmp_path, monkeypatch, capsys):
     first = RecordFile(tmp_path / "a.csv", {"method": "m", "dataset": "d", "seed": 0})
-    monkeypatch.setattr("minipsync.records.time.sleep", lambda seconds: first.file.close())
+    monkeypatch.setattr("minipsync.evaluation.records.time.sleep", lambda seconds: first.file.close())
     with RecordFile(tmp_path / "a.csv", {"method": "m", "dataset": "d", "seed": 0}) as second:
         assert second.rows == {}
     assert "waiting for another process that writes a.csv" in capsys.readouterr().err
@@ -469,5 +469,5 @@ def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):
         return evaluate(method, Colours(), limit=4, records=tmp_path, progress=False).resumed
 
     assert [run(), run(), run("bf16"), run("bf16")] == [0, 4, 0, 4]
-    monkeypatch.setattr("minipsync.identity.code_fingerprint", lambda objects: "other code")
+    monkeypatch.setattr("minipsync.evaluation.identity.code_fingerprint", lambda objects: "other code")
     assert [run(), run()] == [0, 4]

@@ -14,8 +14,8 @@ from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
-from minipsync import exercises
-from minipsync.exercises import check
+from minipsync.notebook import exercises
+from minipsync.notebook.exercises import check
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks/exercises"

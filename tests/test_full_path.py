@@ -17,7 +17,7 @@ import minipsync as mp
 from minipsync import __main__ as command
 from minipsync.data.imagenet import FOLDERS, imagenet_classes
 from minipsync.data.splits import SPLITS
-from minipsync.zero_shot_gate import check_zero_shot
+from minipsync.evaluation.gate import check_zero_shot
 
 QUICK = ["--recipe", "epochs=2", "--recipe", "batch_size=40", "--recipe", "shots=1"]
 

@@ -11,12 +11,12 @@ from rounding import logits
 from test_evaluation import Colours, Guess
 
 import minipsync as mp
-from minipsync import identity, losses, source_code
-from minipsync.evaluation import evaluate
-from minipsync.methods import REGISTRY
-from minipsync.records import read_facts
-from minipsync.runs import load_runs
-from minipsync.source_code import closure, code_fingerprint
+from minipsync.evaluation import identity, source_code
+from minipsync.evaluation.evaluate import evaluate
+from minipsync.evaluation.records import read_facts
+from minipsync.evaluation.source_code import closure, code_fingerprint
+from minipsync.methods import REGISTRY, losses
+from minipsync.report.runs import load_runs
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def without_comments(text):
     return ast.unparse(ast.parse(text))
 
 
-@pytest.mark.parametrize("file, method", [("losses.py", "tpt"), ("methods/tpt.py", "tpt"),
+@pytest.mark.parametrize("file, method", [("methods/losses.py", "tpt"), ("methods/tpt.py", "tpt"),
                                           ("methods/episodes.py", "promptsync")])
 def test_comments_docstrings_and_layout_do_not_count(file, method, copy):
     assert not changed(copy, file, lambda text: "# a remark\n\n" + text, method)
@@ -69,18 +69,19 @@ def test_a_changed_loss_counts_where_it_is_used(copy):
     def double(text):
         return text + "\n_old = marginal_entropy\ndef marginal_entropy(x):\n    return 2 * _old(x)\n"
 
-    assert changed(copy, "losses.py", double, "tpt")
-    assert not changed(copy, "losses.py", double, "coop")            # which has no such loss
-    assert changed(copy, "pixels.py", lambda text: text.replace(">> 8", ">> 7"), "coop")
-    assert changed(copy, "text.py", lambda text: text + "\nX = 1\n", "zero_shot")
-    assert not changed(copy, "plots.py", lambda text: text + "\nX = 1\n", "promptsync")
+    assert changed(copy, "methods/losses.py", double, "tpt")
+    assert not changed(copy, "methods/losses.py", double, "coop")            # which has no such loss
+    assert changed(copy, "data/pixels.py", lambda text: text.replace(">> 8", ">> 7"), "coop")
+    assert changed(copy, "clip/text.py", lambda text: text + "\nX = 1\n", "zero_shot")
+    assert not changed(copy, "notebook/plots.py", lambda text: text + "\nX = 1\n", "promptsync")
     assert not changed(copy, "methods/promptalign.py", lambda text: text + "\nX = 1\n", "maple")
 
 
 def test_what_is_reached_is_found_by_imports():
     found = closure({"minipsync.methods.tpt"})
-    assert {"minipsync.losses", "minipsync.views", "minipsync.prompts", "minipsync.text"} <= found
-    assert not found & {"minipsync.plots", "minipsync.report", "minipsync.methods.promptsync"}
+    assert {"minipsync.methods.losses", "minipsync.views.crops", "minipsync.methods.prompts",
+            "minipsync.clip.text"} <= found
+    assert not found & {"minipsync.notebook.plots", "minipsync.report.papers", "minipsync.methods.promptsync"}
     for name, kind in REGISTRY.items():
         assert kind.__module__ in closure({kind.__module__}), name
 
@@ -106,7 +107,7 @@ def test_an_edit_since_the_import_does_not_pass_for_what_runs(monkeypatch):
     before = code_fingerprint([REGISTRY["tpt"]])
 
     def edited(name, *stamp):
-        if name != "minipsync.losses":
+        if name != "minipsync.methods.losses":
             return real(name, *stamp)
         text = Path(losses.__file__).read_text(encoding="utf-8").replace("dim=-1", "dim=0")
         return (*real(name, *stamp)[:2], compile(text, losses.__file__, "exec"), [])
@@ -142,7 +143,7 @@ def test_libraries_are_noted_and_told_apart(tmp_path, monkeypatch):
     data, method = Colours(), Guess()
 
     def run(version, limit, folder):
-        monkeypatch.setattr("minipsync.evaluation.versions", lambda: f"torch {version}")
+        monkeypatch.setattr("minipsync.evaluation.evaluate.versions", lambda: f"torch {version}")
         return evaluate(method, data, limit=limit, records=folder, progress=False)
 
     def noted(result):

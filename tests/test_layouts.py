@@ -14,7 +14,7 @@ from rounding import features
 from safetensors.torch import save_file
 
 import minipsync as mp
-from minipsync.layouts import to_openai
+from minipsync.clip.layouts import to_openai
 
 VISION = {"image_size": 32, "patch_size": 16, "width": 128, "head_width": 64, "layers": 2}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3}

@@ -12,7 +12,7 @@ from PIL import Image
 import minipsync as mp
 from minipsync.data.listing import NOT_READ, SUFFIXES, begins_as_picture, list_pictures
 from minipsync.data.pictures import open_image
-from minipsync.pixels import to_rgb
+from minipsync.data.pixels import to_rgb
 
 GOOD = picture(0)
 

@@ -7,7 +7,7 @@ import torch
 from rounding import U, largest
 from torch.autograd import gradcheck
 
-from minipsync.losses import (
+from minipsync.methods.losses import (
     discrimination,
     marginal_entropy,
     mean_log_probability,

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from conftest import OFFICIAL
 from rounding import features, relative
 
-from minipsync.prompts import ConditionalPrompt, ContextPrompt, CoupledPrompt, IndependentPrompt
-from minipsync.text import POSITIONS, pack_texts
+from minipsync.clip.text import POSITIONS, pack_texts
+from minipsync.methods.prompts import ConditionalPrompt, ContextPrompt, CoupledPrompt, IndependentPrompt
 
 LEARNERS = {
     "maple": lambda clip: CoupledPrompt(clip, n_ctx=2, depth=3),

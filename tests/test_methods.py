@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from PIL import Image
 from rounding import U, assert_apart, features, largest, logits, moves, relative
 
-from minipsync.clip import Clip, load_clip
-from minipsync.losses import view_entropy
-from minipsync.methods import REGISTRY, build, files
+from minipsync.clip.encoders import Clip, load_clip
+from minipsync.clip.text import pack_texts
+from minipsync.clip.weights import new_model
+from minipsync.methods import REGISTRY, build, prompt_files
 from minipsync.methods.episodes import careful_step
+from minipsync.methods.losses import view_entropy
 from minipsync.methods.tpt import TPTConfig
 from minipsync.methods.zero_shot import ENSEMBLES
-from minipsync.text import pack_texts
-from minipsync.weights import new_model
 
 NAMES = ["goldfish", "great_white_shark", "hot dog", "t-shirt"]
 MINE = ["zero_shot", "coop", "cocoop", "maple", "ivlp", "tpt", "maple_tpt"]
@@ -511,7 +511,7 @@ def test_inference_mode_is_told(tiny_clip):
 
 
 def test_auto_finds_what_fits(tiny_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHIPPED", tmp_path)
+    monkeypatch.setattr(prompt_files, "SHIPPED", tmp_path)
     with pytest.raises(FileNotFoundError, match="no shipped prompts fit coop .*this method: none"):
         build("coop", tiny_clip, NAMES).load()
     kinds = [("imagenet", 16, "end"), ("imagenet", 16, "front"), ("faces", 4, "end")]

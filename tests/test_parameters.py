@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minipsync.parameters import ParameterError, check_parameters
+from minipsync.notebook.parameters import ParameterError, check_parameters
 
 SETS = ["imagenet", "v2", "sketch", "r"]
 
@@ -98,7 +98,7 @@ def test_bad_declarations(spec, message):
 def notebook(tmp_path_factory):
     cells = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent.parent)!r})",
              "dataset: str = 'sketch'\nseeds: list = [1]\nlimit: int = 5",
-             "from minipsync.parameters import check_parameters\n"
+             "from minipsync.notebook.parameters import check_parameters\n"
              "check_parameters(globals(), dataset=['sketch', 'r'], seeds=list[int], limit=(1, None))",
              "print(dataset, seeds, limit * 2)"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

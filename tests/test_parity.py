@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from conftest import GIVEN, OFFICIAL
 from rounding import assert_apart, moves, relative
 
-from minipsync.losses import take_views, view_entropy
+from minipsync.clip.text import tokenize
 from minipsync.methods import build
-from minipsync.statistics import SourceStatistics
-from minipsync.text import tokenize
+from minipsync.methods.losses import take_views, view_entropy
+from minipsync.source.moments import SourceStatistics
 
 
 def agree(case, limit=OFFICIAL, **pairs):

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import minipsync as mp
 from minipsync import __main__ as cli
-from minipsync import paths, records
+from minipsync.evaluation import records
+from minipsync.files import paths
+from minipsync.files.paths import check_writable, expand, write_whole
+from minipsync.files.tensors import write_tensors
 from minipsync.methods import build
-from minipsync.paths import check_writable, expand, write_whole
-from minipsync.tensors import write_tensors
 
 FIT = ["fit", "coop", "--recipe", "epochs=2", "--recipe", "shots=1", "--set", "n_ctx=2", "--quiet",
        "--dataset", "animals"]

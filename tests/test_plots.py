@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from rounding import U
 
-from minipsync import plots
-from minipsync.results import summarise
+from minipsync.evaluation.results import summarise
+from minipsync.notebook import plots
 
 NAMES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow", "sailing boat", "red apple", "tree", "hut", "car"]
 SKILLS = {"zero_shot": 0.6, "maple": 0.7, "maple_tpt": 0.75, "promptalign": 0.78, "promptsync": 0.8}

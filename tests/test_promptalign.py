@@ -7,7 +7,7 @@ from PIL import Image
 from rounding import U, features, relative
 
 from minipsync.data import Dataset
-from minipsync.losses import moment_alignment
+from minipsync.methods.losses import moment_alignment
 from minipsync.methods.promptalign import PromptAlign
 
 

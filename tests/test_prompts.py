@@ -5,8 +5,8 @@ import pytest
 import torch
 from rounding import relative, sums
 
-from minipsync.clip import Clip
-from minipsync.prompts import (
+from minipsync.clip.encoders import Clip
+from minipsync.methods.prompts import (
     ConditionalPrompt,
     ContextPrompt,
     CoupledPrompt,

@@ -23,12 +23,12 @@ from rounding import (
     sums,
 )
 
-from minipsync import views as views_module
 from minipsync.data.dataset import Dataset
 from minipsync.methods import build, promptsync
-from minipsync.prototypes import Prototypes, SourceSampler
+from minipsync.source.prototypes import Prototypes, SourceSampler
 from minipsync.training import few_shot
-from minipsync.views import ViewConfig, content_seed, make_views
+from minipsync.views import crops as views_module
+from minipsync.views.crops import ViewConfig, content_seed, make_views
 
 SOURCE = ["goldfish", "great_white_shark", "hot dog", "t-shirt", "red fox"]
 TARGET = ["shark", "grey wolf", "sandwich", "poodle", "sweater", "tench"]

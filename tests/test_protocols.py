@@ -6,8 +6,15 @@ import pytest
 import torch
 
 import minipsync as mp
-from minipsync.protocols import average, base_to_novel, from_source, harmonic_mean, learned, prompt_file
-from minipsync.results import wilson
+from minipsync.evaluation.protocols import (
+    average,
+    base_to_novel,
+    from_source,
+    harmonic_mean,
+    learned,
+    prompt_file,
+)
+from minipsync.evaluation.results import wilson
 
 QUICK = {"epochs": 2, "batch_size": 32, "lr": 1.0, "crop": (0.5, 1.0)}
 WORDS = {"n_ctx": 4, "init": "a photo of a"}

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 from test_evaluation import Colours, Guess
 
-from minipsync import report as module
 from minipsync.data.mini import TRANSFER
 from minipsync.data.own import split_half
-from minipsync.evaluation import evaluate
+from minipsync.evaluation.evaluate import evaluate
+from minipsync.evaluation.records import RecordFile
+from minipsync.evaluation.results import compare, wilson
+from minipsync.evaluation.rows import COLUMNS
 from minipsync.methods import REGISTRY
-from minipsync.records import RecordFile
-from minipsync.report import TABLES, load_runs, report
-from minipsync.results import compare, wilson
-from minipsync.rows import COLUMNS
-from minipsync.tables import published, to_csv, to_latex, to_markdown, to_text
+from minipsync.report import papers as module
+from minipsync.report.papers import TABLES, load_runs, report
+from minipsync.report.tables import published, to_csv, to_latex, to_markdown, to_text
 
 MINI, FULL = "0123mini", "4567full"
 WORDS = {"n_ctx": 4, "init": "a photo of a"}              # of the CoOp that the tables print

@@ -25,11 +25,11 @@ from rounding import (
     with_perturbed_weights,
 )
 
-from minipsync.clip import load_clip
-from minipsync.losses import take_views
+from minipsync.clip.encoders import load_clip
+from minipsync.clip.text import pack_context, pack_texts
 from minipsync.methods import build
-from minipsync.statistics import SourceStatistics
-from minipsync.text import pack_context, pack_texts
+from minipsync.methods.losses import take_views
+from minipsync.source.moments import SourceStatistics
 
 CLIPS = {"tiny 0": lambda: load_clip(state_dict=tiny.tiny_state_dict(0), device="cpu"),
          "tiny 7": lambda: load_clip(state_dict=tiny.tiny_state_dict(7), device="cpu"),

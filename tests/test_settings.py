@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 import minipsync as mp
-from minipsync.methods import REGISTRY, build, files
-from minipsync.protocols import prompt_file
+from minipsync.evaluation.protocols import prompt_file
+from minipsync.methods import REGISTRY, build, prompt_files
 from minipsync.settings import replace_settings
 from minipsync.training import TrainConfig
 
@@ -85,7 +85,7 @@ def test_names_of_prompt_files_stay():
     own = bench.settings("coop.fit", "animals")
     names = {prompt_file(build("coop", clip, data.class_names, init="a photo of a", **more), data, **own)
              for more in ({}, {"n_ctx": 4}, {"config": REGISTRY["coop"].Config()})}
-    assert len(names) == 1 and (files.SHIPPED / names.pop()).is_file()
+    assert len(names) == 1 and (prompt_files.SHIPPED / names.pop()).is_file()
 
 
 @pytest.mark.parametrize("method, dataset, given, right", [

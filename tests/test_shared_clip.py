@@ -10,7 +10,7 @@ from PIL import Image
 import minipsync as mp
 from minipsync.data import Dataset
 from minipsync.methods import REGISTRY, build
-from minipsync.statistics import SourceStatistics
+from minipsync.source.moments import SourceStatistics
 
 NAMES = ["cat", "sea horse", "kite"]
 FEW = {"n_views": 4, "selection": 0.5}

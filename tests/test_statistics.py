@@ -10,9 +10,11 @@ from PIL import Image
 from rounding import U, features, largest, relative
 from safetensors.torch import save_file
 
+from minipsync.clip.text import pack_context
 from minipsync.data.dataset import Dataset
-from minipsync.prompts import CoupledPrompt
-from minipsync.prototypes import (
+from minipsync.methods.prompts import CoupledPrompt
+from minipsync.source.moments import FORMAT, RunningMoments, SourceStatistics, prompts_fingerprint
+from minipsync.source.prototypes import (
     PARTS,
     Prototypes,
     SourceSampler,
@@ -21,9 +23,7 @@ from minipsync.prototypes import (
     text_prototypes,
     variant_prototypes,
 )
-from minipsync.statistics import FORMAT, RunningMoments, SourceStatistics, prompts_fingerprint
-from minipsync.text import pack_context
-from minipsync.views import ViewConfig, content_seed, make_views
+from minipsync.views.crops import ViewConfig, content_seed, make_views
 
 NAMES = ["dog", "sunset", "turtle"]
 LABELS = [0, 2, 1, 0, 2, 2, 1]
@@ -256,7 +256,7 @@ def test_a_class_without_an_image(tiny_clip, learner, dataset):
 
 def test_variants_that_do_not_fit_are_dropped(tiny_clip, learner, dataset, monkeypatch):
     texts = [[n, n + " and so on" * 40, n + "s"] for n in NAMES]
-    monkeypatch.setattr("minipsync.prototypes.text_variants", lambda *_: texts)
+    monkeypatch.setattr("minipsync.source.prototypes.text_variants", lambda *_: texts)
     made = Prototypes.collect(tiny_clip, learner, dataset, n_views=0, progress=False)
     assert made.variants == [[n, n + "s"] for n in NAMES]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minipsync import tables
-from minipsync.results import summarise
-from minipsync.tables import published, side_by_side, to_csv, to_latex, to_markdown, to_text
+from minipsync.evaluation import protocols
+from minipsync.evaluation.results import summarise
+from minipsync.report import tables
+from minipsync.report.tables import published, side_by_side, to_csv, to_latex, to_markdown, to_text
 
 REPO = Path(__file__).resolve().parent.parent
-FILES = sorted(REPO.glob("minipsync/published/*.csv"))
+FILES = sorted(REPO.glob("minipsync/report/published/*.csv"))
 HEADER = ["table", "method", "dataset", "value", "source", "note", "status"]
 DG = "domain_generalisation"
 # printed averages that their printed parts do not give; each is marked in its note
@@ -44,8 +45,8 @@ def test_file_is_well_formed(path):
 def test_files_are_packaged():
     assert len(FILES) == 10
     project = tomllib.loads((REPO / "pyproject.toml").read_text())
-    assert "published/*.csv" in project["tool"]["setuptools"]["package-data"]["minipsync"]
-    found = {f.name for f in resources.files("minipsync").joinpath("published").iterdir()}
+    assert "report/published/*.csv" in project["tool"]["setuptools"]["package-data"]["minipsync"]
+    found = {f.name for f in resources.files("minipsync.report").joinpath("published").iterdir()}
     assert {path.name for path in FILES} <= found
 
 
@@ -74,7 +75,7 @@ def test_printed_averages_fit_their_parts():
     for (table, method), rows in published().groupby(["table", "method"]):
         printed = rows.set_index("dataset")["value"]
         single = printed[[name for name in printed.index if not name.endswith("average")]]
-        for name, parts in (("ood_average", single.filter(list(tables.OOD))), ("average", single)):
+        for name, parts in (("ood_average", single.filter(list(protocols.OOD))), ("average", single)):
             if name in printed and len(parts) >= 4:
                 seen += 1
                 if abs(parts.mean() - printed[name]) > 0.0101:
@@ -88,7 +89,8 @@ def test_printed_averages_fit_their_parts():
 def test_typos_do_not_fit_the_printed_average():
     for method, dataset, wrong in (("TPT", "v2", 64.35), ("PromptAlign", "sketch", 56.23),
                                    ("CLIP", "sketch", 46.06)):
-        parts = {name: value("domain_generalisation", method, name) for name in tables.OOD} | {dataset: wrong}
+        parts = {name: value("domain_generalisation", method, name) for name in protocols.OOD}
+        parts |= {dataset: wrong}
         average = sum(parts.values()) / 4
         assert round(average, 2) != value("domain_generalisation", method, "ood_average")
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 import minipsync as mp
-from minipsync import safe_pickle
-from minipsync.tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
+from minipsync.files import safe_pickle
+from minipsync.files.tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
 
 NAMES = ["cat", "dog"]
 

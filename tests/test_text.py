@@ -6,7 +6,7 @@ import reference
 import torch
 from rounding import features, gradients, relative
 
-from minipsync.text import POSITIONS, pack_context, pack_texts, tokenize
+from minipsync.clip.text import POSITIONS, pack_context, pack_texts, tokenize
 
 NAMES = {
     "one": ["goldfish"],

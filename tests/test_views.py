@@ -18,8 +18,9 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TV
 from torchvision.transforms.functional import pil_to_tensor
 
-from minipsync import augment, views
-from minipsync.views import (
+from minipsync.views import augment
+from minipsync.views import crops as views
+from minipsync.views.crops import (
     PROMPTSYNC_VIEWS,
     ViewConfig,
     content_seed,

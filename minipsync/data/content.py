@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..paths import expand, write_whole
+from ..files.paths import expand, write_whole
 
 WHOLE, PIECE, MOST = 2**16, 2**14, 100_000
 UNCOMPRESSED = (".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff")

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..paths import expand
+from ..files.paths import expand
 from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset
 from .listing import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, tell_left_out

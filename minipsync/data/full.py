@@ -8,7 +8,7 @@ import difflib
 import os
 from pathlib import Path
 
-from ..paths import expand
+from ..files.paths import expand
 from .dataset import Dataset
 from .imagenet import FOLDERS, load_folders
 from .own import own_or_half, split_half
@@ -85,5 +85,5 @@ class Full:
 
     def clip(self, name: str = "ViT-B-16", **settings):
         """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
-        from ..clip import load_clip  # here, so that pictures can be had without torch models
+        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
         return load_clip(name, **settings)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..paths import read_text
+from ..files.paths import read_text
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
 from .own import own_or_half, split_half
@@ -227,5 +227,5 @@ class Mini:
 
     def clip(self, **settings):
         """The mini CLIP; settings go to `load_clip` (precision, device)."""
-        from ..clip import load_clip  # here, so that pictures can be had without torch models
+        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
         return load_clip("mini", **settings)

@@ -36,7 +36,7 @@ def check_class_names(names) -> list[str]:
 
 def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) -> None:
     """Warn of names that are one text to CLIP: a picture of the second class counts as wrong."""
-    from ..text import tokenize  # here, so that pictures can be had without torch models
+    from ..clip.text import tokenize  # here, so that pictures can be had without torch models
     texts: dict[tuple, list[str]] = {}
     for name in names:
         texts.setdefault(tuple(tokenize(name.replace("_", " ").strip())), []).append(name)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from ..paths import expand
+from ..files.paths import expand
 from .dataset import Dataset
 from .folders import folder
 from .shards import webdataset

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from ..pixels import to_rgb
 from .content import Place
+from .pixels import to_rgb
 
 
 def open_image(file: str | Path | BinaryIO) -> Image.Image:

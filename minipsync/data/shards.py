@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..paths import expand
+from ..files.paths import expand
 from .checks import read_numbered, some
 from .content import Place, name_of_own
 from .dataset import TEMPLATE, Dataset

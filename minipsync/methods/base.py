@@ -16,9 +16,9 @@ from torch import nn
 from .. import training
 from ..data.checks import some
 from ..data.names import check_class_names, empty_classes, warn_of_twins
+from ..files.tensors import first_line
 from ..settings import did_you_mean, make_settings, replace_settings
-from ..tensors import first_line
-from . import files
+from . import prompt_files
 from .inputs import check_images, images_to_tensor, template_as_context
 
 REGISTRY: dict[str, type["Method"]] = {}
@@ -260,7 +260,7 @@ class Method(nn.Module):
 
     def save(self, path):
         """Write the prompts to a safetensors file that says what they belong to. Returns the path."""
-        return files.save(self, path)
+        return prompt_files.save(self, path)
 
     def load(self, path="auto", **choice):
         """Read prompts from a file that `save` wrote, or "auto": those shipped for this backbone, or a folder
@@ -269,7 +269,7 @@ class Method(nn.Module):
         `choice` (trained_on="imagenet", seed=1) narrows "auto" and a folder down; without a seed it is the
         config's, and for a method that only takes prompts the lowest. Prompts of another backbone, method or
         shape raise ValueError, and where none fit FileNotFoundError says why. Returns self."""
-        files.load(self, path, **choice)
+        prompt_files.load(self, path, **choice)
         return self
 
 
@@ -278,7 +278,7 @@ class Method(nn.Module):
 
         Only tensors are unpickled; half precision becomes float32. Which backbone, classes and words it was
         trained with is not in the file: that they are this method's is yours to know. Returns self."""
-        files.load_official(self, path)
+        prompt_files.load_official(self, path)
         return self
 
 

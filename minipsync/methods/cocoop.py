@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..prompts import ConditionalPrompt
 from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, register
 from .coop import count_words
+from .prompts import ConditionalPrompt
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ Both encoders stay frozen; cross-entropy on a few labelled images per class trai
 from dataclasses import dataclass
 from typing import Literal
 
-from ..prompts import ContextPrompt
+from ..clip.text import tokenize
 from ..settings import Settings, require
-from ..text import tokenize
 from ..training import TrainConfig
 from .base import Method, register
+from .prompts import ContextPrompt
 
 
 @dataclass(frozen=True)

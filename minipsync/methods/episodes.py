@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..losses import marginal_entropy, select_confident, take_views
-from ..views import content_seed, make_views
+from ..views.crops import content_seed, make_views
 from .base import Method
 from .inputs import check_images, images_to_tensor
+from .losses import marginal_entropy, select_confident, take_views
 
 
 @dataclass

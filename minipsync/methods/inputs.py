@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pixels import to_rgb
+from ..data.pixels import to_rgb
 
 
 def check_images(images):

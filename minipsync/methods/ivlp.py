@@ -6,10 +6,10 @@ encoder only it is deep language prompting, or visual prompt tuning (VPT, Jia et
 
 from dataclasses import dataclass
 
-from ..prompts import IndependentPrompt
 from ..settings import require
 from ..training import TrainConfig
 from .base import Method, register
+from .prompts import IndependentPrompt
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ text ("of a").
 
 from dataclasses import dataclass
 
-from ..prompts import CoupledPrompt
 from ..settings import require
 from ..training import TrainConfig
 from .base import Method, register
+from .prompts import CoupledPrompt
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ implementations exist, and the published rows do not say which gave them (METHOD
 from dataclasses import dataclass
 from typing import Literal
 
-from ..prompts import CoupledPrompt
 from ..settings import Settings, require
 from .base import register
 from .episodes import TestTimeMethod
+from .prompts import CoupledPrompt
 from .tpt import check_test_time
 
 

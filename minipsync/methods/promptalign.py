@@ -13,12 +13,12 @@ and |.| is averaged over positions and channels; the poster's formula has none o
 
 from dataclasses import dataclass
 
-from ..losses import marginal_entropy, moment_alignment
-from ..prompts import CoupledPrompt
 from ..settings import Settings, require
 from .base import register
+from .losses import marginal_entropy, moment_alignment
 from .maple import MaPLe
 from .promptalign_source import StatisticsMethod
+from .prompts import CoupledPrompt
 from .tpt import check_test_time
 
 

@@ -1,7 +1,7 @@
 """The source side of PromptAlign: token statistics, computed, loaded or taken from the package."""
 
 from ..data.content import of_dataset
-from ..statistics import SourceStatistics
+from ..source.moments import SourceStatistics
 from .episodes import TestTimeMethod
 
 

@@ -20,11 +20,11 @@ from contextlib import nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
-from ..prototypes import image_prototypes, source_samples
-from ..views import content_seed, make_views
+from ..source.prototypes import image_prototypes, source_samples
+from ..views.crops import content_seed, make_views
 from .base import register
 from .episodes import Adapted, careful_step
+from .losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
 from .maple import MaPLe
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
 from .promptsync_source import PrototypeMethod

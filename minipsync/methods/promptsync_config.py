@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..prototypes import PARTS
 from ..settings import require
-from ..views import RELATIONS, ViewConfig
+from ..source.prototypes import PARTS
+from ..views.crops import RELATIONS, ViewConfig
 from .tpt import check_test_time
 
 

@@ -4,10 +4,10 @@ import hashlib
 
 from ..data.content import of_dataset
 from ..data.mini import Mini
-from ..prompts import CoupledPrompt, IndependentPrompt
-from ..prototypes import Prototypes, SourceSampler, text_prototypes
+from ..source.prototypes import Prototypes, SourceSampler, text_prototypes
 from ..training import few_shot_images, learned_pictures
 from .episodes import TestTimeMethod
+from .prompts import CoupledPrompt, IndependentPrompt
 
 
 class PrototypeMethod(TestTimeMethod):

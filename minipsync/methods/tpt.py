@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..prompts import ConditionalPrompt, ContextPrompt
 from ..settings import Settings, require
 from .base import register
 from .coop import count_words
 from .episodes import TestTimeMethod
+from .prompts import ConditionalPrompt, ContextPrompt
 
 
 @dataclass(frozen=True)

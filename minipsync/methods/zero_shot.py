@@ -14,8 +14,8 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
+from ..clip.text import pack_texts
 from ..settings import require
-from ..text import pack_texts
 from .base import Method, register
 
 ENSEMBLES = {                                             # open_clip ships OpenAI's two lists (METHODS 2)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from .pixels import to_rgb
+from ..data.pixels import to_rgb
 from .text import PackedText, tokenizer
 from .weights import check_device, check_finite, check_towers, load_model, new_model, save_mini
 

@@ -16,16 +16,16 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from .data.own import HALVES
-from .evaluation import evaluate
-from .methods import REGISTRY, build, files
-from .paths import expand
+from ..data.own import HALVES
+from ..files.paths import expand
+from ..methods import REGISTRY, build, prompt_files
+from ..settings import replace_settings
+from ..training import learned_pictures
+from .evaluate import evaluate
 from .results import wilson
-from .settings import replace_settings
-from .tables import OOD
-from .training import learned_pictures
 
 SEEDS = (1, 2, 3)
+OOD = ("v2", "sketch", "a", "r")
 
 
 def harmonic_mean(base, novel):
@@ -43,7 +43,7 @@ def learned(method, train_set, folder=None, *, progress=True, **recipe):
     run that was killed goes on from its checkpoint in `folder`. Returns `method`.
     """
     name = prompt_file(method, train_set, **recipe)
-    for place in filter(None, (folder, files.SHIPPED)):
+    for place in filter(None, (folder, prompt_files.SHIPPED)):
         if (file := expand(place) / name).is_file():
             return method.load(file)
     checkpoint = expand(folder) / f"{name}.training" if folder else None

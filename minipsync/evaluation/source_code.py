@@ -17,8 +17,8 @@ import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PACKAGE = __name__.rpartition(".")[0]
-ROOT = Path(__file__).resolve().parent
+PACKAGE = __name__.partition(".")[0]
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def code_fingerprint(objects: Iterable) -> str:
@@ -136,7 +136,7 @@ def _imported(tree, package) -> set[str]:
 
 
 def _absolute(node, package) -> str:
-    """"..losses" in a module of "minipsync.methods" -> "minipsync.losses"."""
+    """"..losses" in a module of "minipsync.methods" -> "minipsync.methods.losses"."""
     parts = package.split(".")
     above = parts[:len(parts) - node.level + 1] if node.level else []
     return ".".join([*above, *([node.module] if node.module else [])])

@@ -4,8 +4,8 @@
     side_by_side(results, "domain_generalisation", "full")    # published | ours, 95 % interval, n, verdict
     to_markdown(side_by_side(results, "domain_generalisation", "mini"))
 
-minipsync/published/*.csv holds every number that was seen in print, with where. A misprint has status "typo":
-it is kept so that nobody takes it for a number, hidden here unless asked for, and never compared with.
+minipsync/report/published/*.csv holds every number that was seen in print, with where. A misprint has status
+"typo": it is kept so that nobody takes it for a number, hidden unless asked for, and never compared with.
 """
 
 import math
@@ -15,7 +15,8 @@ from itertools import product
 
 import pandas as pd
 
-from .clip import load_clip
+from ..clip.encoders import load_clip
+from ..evaluation.protocols import OOD
 
 TABLES = {
     "domain_generalisation": "Four shifted ImageNets, ViT-B/16, accuracy in %",
@@ -37,7 +38,6 @@ TABLES = {
 PRINTED = {"zero_shot": "CLIP", "coop": "CoOp", "cocoop": "CoCoOp", "maple": "MaPLe", "ivlp": "IVLP",
            "tpt": "TPT", "maple_tpt": "MaPLe+TPT", "promptalign": "PromptAlign", "promptsync": "PromptSync",
            "promptsync_star": "PromptSync*"}
-OOD = ("v2", "sketch", "a", "r")
 NEEDED = ["method", "dataset", "accuracy", "low", "high", "n"]
 COLUMNS = ["method", "dataset", "published", "ours", "low", "high", "n", "verdict"]
 
@@ -59,7 +59,7 @@ def published(table=None, typos=False) -> pd.DataFrame:
 
 @cache
 def _published():
-    """All rows of minipsync/published/*.csv, in the order of TABLES."""
+    """All rows of minipsync/report/published/*.csv, in the order of TABLES."""
     files = sorted((f for f in resources.files(__package__).joinpath("published").iterdir()
                     if f.name.endswith(".csv")), key=lambda f: f.name)
     parts = [pd.read_csv(f.open(encoding="utf-8"), keep_default_na=False) for f in files]

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import distributed
-from .paths import check_writable, expand
-from .tensors import read_tensors, write_tensors
+from .. import distributed
+from ..files.paths import check_writable, expand
+from ..files.tensors import read_tensors, write_tensors
 
 State = dict[str, Tensor]
 

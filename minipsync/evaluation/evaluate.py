@@ -22,8 +22,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from . import distributed
-from .data.content import of_picture
+from .. import distributed
+from ..data.content import of_picture
 from .identity import describe_facts, describe_run, versions
 from .records import add_facts, open_records
 from .results import Comparison, Result, compare, summarise

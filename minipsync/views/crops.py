@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..data.pixels import to_rgb
+from ..settings import replace_settings, require
 from . import augment
-from .pixels import to_rgb
-from .settings import replace_settings, require
 
 
 @dataclass(frozen=True)

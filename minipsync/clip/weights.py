@@ -12,12 +12,12 @@ import torch
 from open_clip.model import CLIP, resize_pos_embed
 from torch import Tensor, nn
 
+from ..files.paths import expand
+from ..files.tensors import first_line, write_tensors
 from .layouts import TEXT, to_openai
-from .paths import expand
-from .tensors import first_line, write_tensors
 from .weight_files import MINI_FORMAT, Found, read_weights
 
-MINI_PATH = Path(__file__).parent / "assets" / "mini_clip.safetensors"
+MINI_PATH = Path(__file__).resolve().parent.parent / "assets" / "mini_clip.safetensors"
 CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "image_mean", "image_std", "seed")
 TABLE = "token_embedding.weight"
 ROWS, VALUES = "token_embedding.rows", "token_embedding.values"  # what a mini file holds of the table

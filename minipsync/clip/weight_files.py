@@ -14,9 +14,9 @@ import open_clip
 import torch
 from torch import Tensor
 
+from ..files.paths import expand, read_text
+from ..files.tensors import check_file, is_safetensors, read_checkpoint, read_tensors, tensors_in
 from .layouts import to_openai
-from .paths import expand, read_text
-from .tensors import check_file, is_safetensors, read_checkpoint, read_tensors, tensors_in
 
 MINI_FORMAT = "minipsync-clip-1"
 # in a folder, the first of these that is there

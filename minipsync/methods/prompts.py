@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .clip import Clip
-from .text import PackedText, pack_context, tokenize
+from ..clip.encoders import Clip
+from ..clip.text import PackedText, pack_context, tokenize
 
 STD = 0.02  # of every prompt that starts at random (all papers)
 

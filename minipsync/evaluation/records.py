@@ -21,8 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import distributed
-from .paths import expand, read_text, told_what_to_do, write_whole
+from .. import distributed
+from ..files.paths import expand, read_text, told_what_to_do, write_whole
 from .rows import COLUMNS
 
 try:

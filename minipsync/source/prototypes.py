@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .source_pass import one_pass
-from .statistics import FromSource, origin
-from .text import PackedText, pack_context
-from .views import (
+from ..clip.text import PackedText, pack_context
+from ..views.crops import (
     PROMPTSYNC_VIEWS,
     RELATIONS,
     ViewConfig,
@@ -27,6 +25,8 @@ from .views import (
     text_variants,
     working_copy,
 )
+from .moments import FromSource, origin
+from .one_pass import one_pass
 
 PARTS = ("text", "vision", "cls")
 

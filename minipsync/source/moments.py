@@ -15,13 +15,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .data.content import of_dataset
-from .paths import expand
-from .source_pass import one_pass
-from .tensors import read_metadata, read_tensors, write_tensors
+from ..data.content import of_dataset
+from ..files.paths import expand
+from ..files.tensors import read_metadata, read_tensors, write_tensors
+from .one_pass import one_pass
 
 FORMAT = "minipsync-statistics-1"
-SHIPPED = Path(__file__).resolve().parent / "assets" / "statistics"
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "statistics"
 
 
 def prompts_fingerprint(learner: torch.nn.Module) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..paths import expand
-from ..tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
+from ..files.paths import expand
+from ..files.tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
 from ..training import learned_pictures
 
 FORMAT = "minipsync-prompts-1"

@@ -13,14 +13,14 @@ from itertools import combinations
 
 import pandas as pd
 
-from .clip import load_clip
-from .data.mini import TRANSFER
-from .data.own import HALVES, split_half
-from .protocols import harmonic_mean
-from .results import compare
+from ..clip.encoders import load_clip
+from ..data.mini import TRANSFER
+from ..data.own import HALVES, split_half
+from ..evaluation.protocols import OOD, harmonic_mean
+from ..evaluation.results import compare
+from ..settings import did_you_mean
 from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
-from .settings import did_you_mean
-from .tables import OOD, PRINTED, published, side_by_side
+from .tables import PRINTED, published, side_by_side
 
 __all__ = ["TABLES", "Run", "load_runs", "report"]
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from .data import BENCHMARKS
-from .data.checks import some
-from .methods import REGISTRY, TestTimeMethod
-from .paths import expand
-from .records import HEADER, parse_row, run_key
-from .results import Result, summarise, wilson
+from ..data import BENCHMARKS
+from ..data.checks import some
+from ..evaluation.records import HEADER, parse_row, run_key
+from ..evaluation.results import Result, summarise, wilson
+from ..files.paths import expand
+from ..methods import REGISTRY, TestTimeMethod
 from .tables import PRINTED
 
 # what belongs to a data set, or to the day: two values make two settings only where one data set has both

@@ -4,8 +4,8 @@ Accuracy near chance is the commonest trouble with the official codes: labels in
 names (ImageNetV2's folders, METHODS 6.7), weights built with another activation, pictures normalised twice.
 """
 
-from .evaluation import evaluate
-from .methods import build
+from ..methods import build
+from .evaluate import evaluate
 
 
 def check_zero_shot(clip, data, limit: int = 200) -> float:

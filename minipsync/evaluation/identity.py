@@ -9,8 +9,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 
+from ..data.content import of_dataset
 from . import rows
-from .data.content import of_dataset
 from .source_code import code_fingerprint
 
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")     # what pixels go through
@@ -39,7 +39,7 @@ def describe_run(method, data, ids, labels, seed, cache=None) -> dict:
 
 def describe_facts(method, data) -> dict:
     """What changes no prediction, but decides what a table may put the numbers beside."""
-    from . import __version__  # not there yet while the package is imported
+    from .. import __version__  # not there yet while the package is imported
     clip = getattr(method, "clip", None)
     return {"origin": getattr(data, "origin", ""),
             "model": f"{getattr(clip, 'name', '')}/{getattr(clip, 'weights', '')}",
