@@ -5,7 +5,6 @@ last three and the prompts by content. Records are found by a hash of it, so tha
 Facts change no prediction, or only its last digits: where the data are from, versions of libraries.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 
@@ -27,7 +26,7 @@ def describe_run(method, data, ids, labels, seed, cache=None) -> dict:
               for name in getattr(value, "tensors", ())}
     through = [rows.predict_rows, method, data, getattr(data, "reader", None), clip]
     return {"method": rows.name_of(method), "dataset": str(data.name), "seed": int(seed),
-            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
+            "config": dict(vars(config)) if hasattr(config, "__dict__") else config,
             "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
             "extra": getattr(method, "fingerprint", None),
             "code": code_fingerprint(each for each in through if each is not None),

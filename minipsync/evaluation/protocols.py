@@ -10,7 +10,6 @@ those that the package ships or that an earlier run kept, and trains only what i
 import hashlib
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +18,6 @@ import pandas as pd
 from ..data.own import HALVES
 from ..files.paths import expand
 from ..methods import REGISTRY, build, prompt_files
-from ..settings import replace_settings
 from ..training import learned_pictures
 from .evaluate import evaluate
 from .results import wilson
@@ -58,11 +56,11 @@ def prompt_file(method, train_set, **recipe):
     """The file name of prompts of `method` trained on `train_set` with `recipe` (see `learned`)."""
     if method.recipe is None:
         raise TypeError(f"{method.name} is not trained; expected a method with a recipe, as coop or maple")
-    config = replace_settings(method.recipe, {"seed": method.config.seed} | recipe, f"{method.name}.fit")
+    config = method.recipe.replace(**{"seed": method.config.seed} | recipe)
     free = ("workers", "cache_mb", "save_every")                  # these change no prompt
-    facts = {"config": asdict(method.config), "backbone": method.clip.fingerprint,
+    facts = {"config": method.config.model_dump(), "backbone": method.clip.fingerprint,
              "precision": method.clip.precision, "classes": method.class_names,
-             "recipe": {k: v for k, v in asdict(config).items() if k not in free},
+             "recipe": {k: v for k, v in config.model_dump().items() if k not in free},
              "images": [learned_pictures(train_set, config.shots, config.seed),
                         *map(train_set.image_id, range(len(train_set)))]}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
@@ -133,7 +131,7 @@ def _what_trains(name, clip, settings):
     """Name and settings of the method whose prompts `name` starts from: its own, another's, or (None, {})."""
     method = build(name, clip, ["thing"], **settings)
     for other in method.accepts:                           # promptalign can be fitted, as MaPLe is
-        fields, c = REGISTRY[other].Config.__dataclass_fields__, method.config
+        fields, c = REGISTRY[other].Config.model_fields, method.config
         shape = {k: getattr(c, k) for k in ("n_ctx", "depth", "init") if hasattr(c, k)}
         if other == "ivlp":                                # which has settings of its own for each encoder
             shape |= {"n_text": c.n_ctx, "n_vision": c.n_ctx, "depth_text": c.depth, "depth_vision": c.depth}

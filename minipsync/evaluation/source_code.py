@@ -154,8 +154,14 @@ def _plain(node) -> str:
                           if value is not None and value != [])
         return f"{type(node).__name__}({inside})"
     if isinstance(node, list):
-        return f"[{' '.join(map(_plain, node))}]"
+        return f"[{' '.join(_plain(each) for each in node if not _is_text(each))}]"
     return repr(node)
+
+
+def _is_text(node) -> bool:
+    """Is it a statement that is only a text, such as the description below a setting?"""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 # ---- what is loaded, where it is not what the file says ----------------------------------------------

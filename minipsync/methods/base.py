@@ -6,7 +6,6 @@ prompts on the test image is a `TestTimeMethod` (episodes.py).
 
 import copy
 import warnings
-from dataclasses import asdict
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from .. import training
 from ..data.checks import some
 from ..data.names import check_class_names, empty_classes, warn_of_twins
 from ..files.tensors import first_line
-from ..settings import did_you_mean, make_settings, replace_settings
+from ..settings import Settings, did_you_mean
 from . import prompt_files
 from .inputs import check_images, images_to_tensor, template_as_context
 
@@ -45,7 +44,7 @@ class Method(nn.Module):
     is, can it compute (`check_device`). `copy.deepcopy` shares the CLIP, too; a pickle holds it.
 
     name:    what `build` calls it.
-    Config:  frozen dataclass of settings; unknown or ill-typed ones raise ValueError and list the good ones.
+    Config:  its settings; unknown or ill-typed ones raise ValueError and list the good ones.
     recipe:  the training settings of the paper, or None where nothing is trained.
     accepts: names of the methods whose saved prompts `load` takes, beside its own.
     keeps:   the attribute with what it keeps of its source ("statistics", "prototypes"); "" for nothing.
@@ -53,7 +52,7 @@ class Method(nn.Module):
     """
 
     name: ClassVar[str] = ""
-    Config: ClassVar[type]
+    Config: ClassVar[type[Settings]]
     recipe: ClassVar[training.TrainConfig | None] = None
     accepts: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[str] = ""
@@ -68,8 +67,7 @@ class Method(nn.Module):
         settings = template_as_context(self.Config, settings, self.name)
         if config is not None and type(config) is not self.Config:
             raise TypeError(f"{self.name}: config is a {type(config).__name__}, not {self.name}'s Config")
-        make, first = (make_settings, self.Config) if config is None else (replace_settings, config)
-        self.config = make(first, settings, self.name)
+        self.config = self.Config(**settings) if config is None else config.replace(**settings)
         self.class_names = check_class_names(class_names)
         self.learner = self.make_learner()
         if self.learner is not None:
@@ -248,14 +246,14 @@ class Method(nn.Module):
                           stacklevel=2)
         self.check_device()
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
-        config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
+        config = self.recipe.replace(**defaults | settings)
         learned_from = training.learned_pictures(train_set, config.shots, config.seed)
-        about = {"method": self.name, "config": asdict(self.config), "classes": self.class_names,
+        about = {"method": self.name, "config": self.config.model_dump(), "classes": self.class_names,
                  "data": [getattr(train_set, "name", ""), learned_from]}
         self.history = training.fit(self.parameters(), self.loss, train_set, config, self.clip,
                                     checkpoint=checkpoint, progress=progress, name=self.name, about=about)
         self.trained_on, self.prompts_from = getattr(train_set, "name", ""), ""
-        self.learned_from = {"pictures": learned_from, "recipe": asdict(config)}
+        self.learned_from = {"pictures": learned_from, "recipe": config.model_dump()}
         return self
 
     def save(self, path):

@@ -54,7 +54,7 @@ def images_to_tensor(clip, images):
 
 def template_as_context(config, settings, owner):
     """template="a sketch of a {}." stands for init="a sketch of a" where the context starts from words."""
-    names = config.__dataclass_fields__
+    names = config.model_fields
     if "template" not in settings or "template" in names or "init" not in names:
         return settings
     before, hole, after = str(settings["template"]).partition("{}")

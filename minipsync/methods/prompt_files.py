@@ -27,8 +27,7 @@ def save(method, path):
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
-    config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
-    metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
+    metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(method.config.model_dump()),
                 "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
                 "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
                 "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}

@@ -9,54 +9,56 @@ The image encoder does not depend on v, so the views' features are computed once
 differentiated. v starts from hand-written words, the context of CoOp, or the one that CoCoOp gives for x.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ..settings import Settings, require
+from ..settings import Settings, Share
+from ..views.crops import CropScale
 from .base import register
-from .coop import count_words
+from .coop import ContextConfig, context_length
 from .episodes import TestTimeMethod
 from .prompts import ConditionalPrompt, ContextPrompt
 
 
-@dataclass(frozen=True)
-class TPTConfig(Settings):
+class TestTimeConfig(Settings):
+    """What all methods have that tune on the test image, with TPT's values (sec. 4)."""
+
+    __test__ = False                                 # the name begins with Test, but it is none of pytest's
+
+    n_views: PositiveInt = 64
+    """views per image: the image itself and 63 augmented ones"""
+    selection: Share = 0.1
+    """rho, the share of the views that is kept, those of lowest entropy: 6 of 64"""
+    steps: NonNegativeInt = 1
+    """optimiser steps per image; 0: no tuning"""
+    weight_decay: NonNegativeFloat = 0.01
+    """of AdamW; torch's default, as in the codes"""
+    crop_scale: CropScale = (0.08, 1.0)
+    """smallest and largest share of the image in a random crop (torchvision's default)"""
+    seed: int = 1
+    """seed of the views; the codes use the seed of the weights"""
+    episodes: PositiveInt | None = None
+    """images that are tuned at a time, which changes no result; None: as memory allows"""
+
+
+class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     """tpt_classification.py and its scripts."""
 
-    start: Literal["words", "coop", "cocoop"] = "words"    # with "coop" and "cocoop", load() their prompts
-    n_ctx: int | None = None              # as the loaded prompts; None: the number of words in init, else 4
-    init: str | None = "a photo of a"     # for every dataset
-    n_views: int = 64                     # the image and 63 augmented views (sec. 4)
-    selection: float = 0.1                # rho: 6 of 64 (sec. 4)
-    steps: int = 1                        # sec. 4; 0 = no tuning
-    lr: float = 5e-3                      # AdamW (sec. 4)
-    weight_decay: float = 0.01            # torch's default, as in the code
-    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
-    augmix: bool = False                  # on for fine-grained sets, off for ImageNet and its variants
-    seed: int = 0                         # of the views; the code's default
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
-
-    def __post_init__(self):
-        count_words("tpt", self, 4)
-        check_test_time("tpt", self)
-
-
-def check_test_time(owner, config):
-    """Ranges of what all test-time configs have."""
-    for name in ("n_ctx", "n_views"):
-        require(getattr(config, name) >= 1, owner, name, getattr(config, name), "1 or more")
-    require(0 < config.selection <= 1, owner, "selection", config.selection, "a share of the views in (0, 1]")
-    low, high = config.crop_scale
-    require(0 < low <= high <= 1, owner, "crop_scale", config.crop_scale,
-            "two shares of the area, 0 < low <= high <= 1")
-    require(config.steps >= 0, owner, "steps", config.steps, "0 or more")
-    require(config.lr is None or config.lr > 0, owner, "lr", config.lr, "a positive rate")
-    require(config.weight_decay >= 0, owner, "weight_decay", config.weight_decay, "0 or more")
-    episodes = config.episodes
-    require(episodes is None or episodes >= 1, owner, "episodes", episodes, "1 or more, or None")
+    start: Literal["words", "coop", "cocoop"] = "words"
+    """what the context starts from; with "coop" and "cocoop" load() their prompts"""
+    init: str | None = "a photo of a"
+    """words that the context starts from, the same for every data set; None: random numbers, N(0, 0.02^2)"""
+    n_ctx: PositiveInt = context_length(4)
+    """number M of context vectors, as the loaded prompts; None: the number of tokens in init, else 4"""
+    lr: PositiveFloat = 5e-3
+    """rate of AdamW (sec. 4)"""
+    augmix: bool = False
+    """AugMix in the views; on for fine-grained sets, off for ImageNet and its variants"""
+    seed: int = 0
+    """seed of the views; the code's default"""
 
 
 @register

@@ -10,7 +10,6 @@ not the method's own for that data set, "promptsync [steps=2]", and what else th
 """
 
 import csv
-import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
@@ -273,7 +272,7 @@ def defaults(method, dataset=None, bench="full") -> dict:
     if method not in REGISTRY:
         return {}
     own = BENCHMARKS[bench].settings(method, dataset) if dataset else {}
-    return dataclasses.asdict(REGISTRY[method].Config(**own))
+    return REGISTRY[method].Config(**own).model_dump()
 
 
 def as_json(value):
