@@ -12,6 +12,7 @@ The text below a field is its description: errors and `--help` show it. A field 
 follows from the fields above it; `config.replace(n_views=1)` lets it follow anew, unless it was given itself.
 """
 
+import ast
 import difflib
 import math
 import numbers
@@ -181,7 +182,7 @@ NOTHING = ("", "none", "null")
 def from_text(text: str, kind: Any) -> Any:
     """What a text, typed after an option or injected by papermill, means where `kind` is wanted: "3" a
     number, "0.08,1" or "[a, b]" several values, "none" None. The text itself where it means none of these."""
-    kinds, word = _alternatives(kind), text.strip()
+    kinds, word = alternatives(kind), text.strip()
     if type(None) in kinds and word.lower() in NOTHING:
         return None
     if str in kinds:
@@ -198,17 +199,21 @@ def from_text(text: str, kind: Any) -> Any:
 
 
 def items_of(text: str) -> list[str]:
-    """"[1,2]", "1,2" or "['a', 'b']" -> ["1", "2"], as shells and papermill leave lists."""
-    inner = text[1:-1] if text[:1] in ("[", "(") and text[-1:] in ("]", ")") else text
-    return [part.strip().strip("'\"") for part in inner.split(",") if part.strip()]
+    """"[1,2]", "1,2" or "['1', '2']" -> ["1", "2"]; quotes may be missing, as after a shell."""
+    if text[:1] in ("[", "(") and text[-1:] in ("]", ")"):
+        try:
+            return list(map(str, ast.literal_eval(text)))
+        except (ValueError, SyntaxError, TypeError):
+            text = text[1:-1]
+    return [part.strip().strip("'\"") for part in text.split(",") if part.strip()]
 
 
-def _alternatives(kind: Any) -> list[Any]:
+def alternatives(kind: Any) -> list[Any]:
     """The types of a union, without what they are annotated with."""
     if typing.get_origin(kind) is Annotated:
-        return _alternatives(typing.get_args(kind)[0])
+        return alternatives(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return [each for part in typing.get_args(kind) for each in _alternatives(part)]
+        return [each for part in typing.get_args(kind) for each in alternatives(part)]
     return [kind]
 
 

@@ -195,6 +195,7 @@ def test_texts_of_the_command_line(text, kind, value):
 def test_lists_in_texts():
     for text in ("[1,2]", "(1, 2)", "1,2,", "['1', \"2\"]"):
         assert items_of(text) == ["1", "2"]
+    assert items_of("['a, b', \"it's\"]") == ["a, b", "it's"]
     assert items_of("[]") == items_of("") == []
 
 
