@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 
 from ..data.content import of_dataset
+from ..source.domain import SourceDomain
 from . import rows
 from .source_code import code_fingerprint
 
@@ -22,9 +23,8 @@ def describe_run(method, data, ids, labels, seed, cache=None) -> dict:
     cache: a folder where the fingerprint of a large data set is kept (see data/content.py)."""
     config, clip = getattr(method, "config", None), getattr(method, "clip", None)
     prompts = method.state_dict() if hasattr(method, "state_dict") else {}
-    # statistics and prototypes of the source: attributes that name their tensors in `tensors`
-    source = {f"{part}.{name}": getattr(value, name) for part, value in vars(method).items()
-              for name in getattr(value, "tensors", ())}
+    known = getattr(method, "source", None)
+    source = known.tensors() if isinstance(known, SourceDomain) else {}
     through = [rows.predict_rows, method, data, getattr(data, "reader", None), clip]
     return {"method": rows.name_of(method), "dataset": str(data.name), "seed": int(seed),
             "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,

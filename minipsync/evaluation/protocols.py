@@ -3,25 +3,16 @@
     table = base_to_novel(bench, "coop", ["animals", "vehicles"], seeds=(1, 2, 3))
     average(table)                            # over seeds, then over data sets; H of the averages
 
-Rules: METHODS 3.5 and 3.6. Prompts are learned once for each method, training set and seed: `learned` loads
-those that the package ships or that an earlier run kept, and trains only what is not there.
+Rules: METHODS 3.5 and 3.6. Prompts are learned once for each method, training set and seed (`learned`).
 """
-
-import hashlib
-import json
-import re
-from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from ..data.own import HALVES
-from ..files.paths import expand
 from ..methods import REGISTRY, build, prompt_files
-from ..settings import replace_settings
-from ..training import learned_pictures
+from ..methods.with_source import SourceMethod, find_or_prepare
 from .evaluate import evaluate
+from .prompts import learned
 from .results import wilson
 
 SEEDS = (1, 2, 3)
@@ -31,44 +22,6 @@ OOD = ("v2", "sketch", "a", "r")
 def harmonic_mean(base, novel):
     """H = 2 B N / (B + N) of two accuracies (CoCoOp, arXiv:2203.05557, table 1); 0 where both are 0."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
-
-
-# ---- prompts ----------------------------------------------------------------------------------------
-def learned(method, train_set, folder=None, *, progress=True, **recipe):
-    """`method` with prompts trained on `train_set`: loaded if this training was done before, else fitted.
-
-    folder: where to keep and look for prompts, beside those of the package; None: nothing is kept.
-    recipe: fields of `TrainConfig` that differ from the paper's. A name stands for everything that training
-    depends on (method, config, recipe, images, classes, backbone), so that a changed setting trains anew; a
-    run that was killed goes on from its checkpoint in `folder`. Returns `method`.
-    """
-    name = prompt_file(method, train_set, **recipe)
-    for place in filter(None, (folder, prompt_files.SHIPPED)):
-        if (file := expand(place) / name).is_file():
-            return method.load(file)
-    checkpoint = expand(folder) / f"{name}.training" if folder else None
-    method.fit(train_set, checkpoint=checkpoint, progress=progress, **recipe)
-    if folder:
-        method.save(checkpoint.with_suffix(""))
-        checkpoint.unlink(missing_ok=True)
-    return method
-
-
-def prompt_file(method, train_set, **recipe):
-    """The file name of prompts of `method` trained on `train_set` with `recipe` (see `learned`)."""
-    if method.recipe is None:
-        raise TypeError(f"{method.name} is not trained; expected a method with a recipe, as coop or maple")
-    config = replace_settings(method.recipe, {"seed": method.config.seed} | recipe, f"{method.name}.fit")
-    free = ("workers", "cache_mb", "save_every")                  # these change no prompt
-    facts = {"config": asdict(method.config), "backbone": method.clip.fingerprint,
-             "precision": method.clip.precision, "classes": method.class_names,
-             "recipe": {k: v for k, v in asdict(config).items() if k not in free},
-             "images": [learned_pictures(train_set, config.shots, config.seed),
-                        *map(train_set.image_id, range(len(train_set)))]}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-    shots = "all" if config.shots is None else config.shots
-    name = re.sub(r"[^\w.-]+", "_", train_set.name)
-    return f"{method.name}_{name}_{shots}shots_seed{config.seed}_{key}.safetensors"
 
 
 # ---- protocols --------------------------------------------------------------------------------------
@@ -149,13 +102,9 @@ def _start_from(prompts, train, bench, name, clip, data, settings, folder):
     method = build(name, clip, data.class_names, **{**bench.settings(name, data.name), **settings})
     if prompts is None:
         return method
-    with TemporaryDirectory() as place:
-        file = prompts.save(Path(place) / f"{prompts.name}.safetensors")
-        if not method.keeps:
-            return method.load(file)
-        method.load(file, source=train, folder=folder)
-    if folder and method.find_source(folder) is None:      # not there yet, and not in the package
-        getattr(method, method.keeps).keep(folder)
+    prompt_files.hand_over(prompts, method)
+    if isinstance(method, SourceMethod):
+        find_or_prepare(method, train, folder)
     return method
 
 

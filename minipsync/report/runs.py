@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data import BENCHMARKS
 from ..data.checks import some
+from ..evaluation.benchmark import BENCHMARKS
 from ..evaluation.records import HEADER, parse_row, run_key
 from ..evaluation.results import Result, summarise, wilson
 from ..files.paths import expand
