@@ -13,8 +13,9 @@ from rounding import FEATURES, GRADIENTS, U, features, gradients, half, relative
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from minipsync.clip.encoders import Clip, load_clip, new_model, save_mini
+from minipsync.clip.encoders import Clip
 from minipsync.clip.text import pack_context, pack_texts
+from minipsync.clip.weights import load_clip, new_model, save_mini
 
 TEXTS = ["a photo of a cat.", "a sketch of a great white shark.", "crêpe", "a photo of a cat."]
 VISION = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 32, "layers": 2}

@@ -85,5 +85,5 @@ class Full:
 
     def clip(self, name: str = "ViT-B-16", **settings):
         """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
-        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
+        from ..clip.weights import load_clip  # here, so that pictures can be had without torch models
         return load_clip(name, **settings)

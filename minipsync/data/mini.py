@@ -227,5 +227,5 @@ class Mini:
 
     def clip(self, **settings):
         """The mini CLIP; settings go to `load_clip` (precision, device)."""
-        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
+        from ..clip.weights import load_clip  # here, so that pictures can be had without torch models
         return load_clip("mini", **settings)
