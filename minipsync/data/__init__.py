@@ -13,12 +13,12 @@ BENCHMARKS = {"mini": Mini, "full": Full}
 __all__ = ["Dataset", "benchmark", "folder", "webdataset"]
 
 
-def benchmark(name: str = "mini", root: str | Path | None = None, partial: bool = False):
-    """The benchmark `name`: `names`, `dataset(name, split="test")`, `settings(method, dataset)`, `clip()`.
+def benchmark(name: str = "mini", root: str | Path | None = None, partial: bool = False) -> Full | Mini:
+    """Return the benchmark `name`, an object with `names`, `dataset(…)`, `settings(…)` and `clip()`.
 
-    "mini" is all in the package; "full" are the papers' data sets below the folder `root` (`Full`, which
-    explains `partial` too). Raises ValueError for an unknown name, with the list of good ones, and for a
-    `root` or `partial` that "mini" has no use for.
+    "mini" is part of the package; "full" are the papers' data sets below the folder `root` (see `Full`, also
+    for `partial`). Raises ValueError for an unknown name, and for a `root` or `partial` with "mini", which
+    needs neither.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}, expected one of: {', '.join(BENCHMARKS)}."
