@@ -1,5 +1,4 @@
 """Finding the folders of the papers' data sets, and saying what is missing from them."""
-from __future__ import annotations
 
 import hashlib
 import warnings

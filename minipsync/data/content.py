@@ -10,7 +10,6 @@ So a million pictures cost a million `stat` calls and at most `MOST` short reads
 the `stat` calls, because a fingerprint is kept together with the inodes, sizes and times of all its files
 (benchmarks/fingerprint.py measures both).
 """
-from __future__ import annotations
 
 import contextlib
 import hashlib

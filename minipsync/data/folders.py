@@ -1,5 +1,4 @@
 """Your own pictures: one folder per class."""
-from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence

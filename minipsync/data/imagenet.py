@@ -5,7 +5,6 @@ As text, "10" comes before "2", and code that numbers ImageNetV2's folders as th
 (METHODS 6.7). Only PUG's labels are the places of its sorted folders, as in PromptAlign. Class names are
 those of CLIP's notebook.
 """
-from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache

@@ -5,7 +5,6 @@ whether a picture can be read shows only when it is read. Files that must be pic
 `NOT_READ` or by their first bytes, are left out with a warning. Hidden files and folders do not belong to a
 data set.
 """
-from __future__ import annotations
 
 import os
 import warnings

@@ -3,7 +3,6 @@
 CLIP sees a name as tokens, in lower case, with spaces, entities and accents cleaned up. Two names that become
 the same tokens cannot be told apart, and a number or an identifier says nothing.
 """
-from __future__ import annotations
 
 import re
 import warnings

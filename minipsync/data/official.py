@@ -4,7 +4,6 @@ Each function takes the data set's folder and returns (items, names): (path belo
 label) of every test picture, and the class names in the order of the labels (METHODS 3.2). A list that is not
 there raises FileNotFoundError, a picture of a class that is not listed ValueError.
 """
-from __future__ import annotations
 
 import re
 from pathlib import Path

@@ -1,5 +1,4 @@
 """What a benchmark's `dataset` takes beside its own names: your own data, and halves of a data set."""
-from __future__ import annotations
 
 import re
 from typing import Any

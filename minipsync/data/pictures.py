@@ -1,5 +1,4 @@
 """Reading the pictures that lie in files, or in parts of files."""
-from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence

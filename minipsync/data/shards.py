@@ -1,5 +1,4 @@
 """Your own pictures in tar shards, as webdataset writes them: "0001.jpg" beside "0001.cls", its label."""
-from __future__ import annotations
 
 import os
 import re

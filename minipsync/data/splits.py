@@ -6,7 +6,6 @@ after them takes labels and class names from these files. FGVC Aircraft needs no
 is the data set's official one, official.py reads it without the file. Nothing else can be had without it,
 since another draw would be another data set.
 """
-from __future__ import annotations
 
 import json
 from collections.abc import Callable
