@@ -103,16 +103,6 @@ def of_pixels(image: Any) -> str:
     return _hash([f"{image.mode} {image.size}", np.asarray(image).tobytes()])
 
 
-def name_of_own(folder: Path, name: str | None, ids: Sequence[str], labels: Iterable[int],
-                places: Sequence[Place]) -> str:
-    """Return the name for a user's own data: the given one, or the folder's and six digits of its content.
-
-    The digits tell two folders apart that are both called "test". Raises ValueError for an empty name."""
-    if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise ValueError(f"name={name!r}: expected a word or two that stand for the data set in tables")
-    return name.strip() if name else f"{folder.resolve().name}-{of_files(ids, labels, places)[:6]}"
-
-
 # ---- parts ------------------------------------------------------------------------------------------
 def _stamps(places: Sequence[Place]) -> tuple[list[tuple], float]:
     """Return for each place what changes with its file, and the time of the latest change in seconds."""

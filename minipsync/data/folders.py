@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files.paths import expand
-from .content import Place, name_of_own
+from .content import Place, of_files
 from .dataset import TEMPLATE, Dataset
 from .listing import DEAD, LOOSE, SUFFIXES, LeftOut, is_hidden, list_pictures, tell_left_out
 from .names import folder_names, warn_of_empty, warn_of_twins
@@ -60,9 +60,25 @@ def folder(path: str | Path, class_names: Sequence[str] | dict[str, str] | None 
     if odd := [i for i in ids if i.encode(errors="replace").decode() != i or {"\n", "\r"} & {*i}]:
         raise ValueError(f"the file name {odd[0]!r} in {str(root)!r} cannot be kept in records; rename it")
     places = [Place(root.absolute() / i) for i in ids]
-    data = Dataset(name_of_own(root, name, ids, labels, places), folder_names(root, folders, class_names),
-                   labels, ids, None, templates, origin="own", places=places, left_out=left_out)
-    tell_left_out(left_out, str(root))
-    warn_of_empty(data, str(root))
-    warn_of_twins(data.class_names, str(root))
+    names = folder_names(root, folders, class_names)
+    return own_dataset(name, root, names, labels, ids, places, templates, left_out, str(root))
+
+
+def own_dataset(name: str | None, home: Path, class_names: Sequence[str], labels: Sequence[int],
+                ids: Sequence[str], places: Sequence[Place], templates: str | Sequence[str],
+                left_out: list[LeftOut], where: str) -> Dataset:
+    """Return a user's own pictures as a `Dataset`, and warn of what may be wrong with them.
+
+    Without a name it gets that of the folder `home` and six digits of its content, which tell two folders
+    apart that are both called "test". `where` is what the warnings call it.
+    Raises ValueError for an empty name.
+    """
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"name={name!r}: expected a word or two that stand for the data set in tables")
+    name = name.strip() if name else f"{home.resolve().name}-{of_files(ids, labels, places)[:6]}"
+    data = Dataset(name, class_names, labels, ids, None, templates, origin="own", places=places,
+                   left_out=left_out)
+    tell_left_out(left_out, where, stacklevel=4)
+    warn_of_empty(data, where, stacklevel=4)
+    warn_of_twins(data.class_names, where, stacklevel=4)
     return data

@@ -25,22 +25,14 @@ NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a data set lies below the root and what it must hold.
+    """Where a data set lies below the root and what it must hold."""
 
-    places:  {split: folders}; the first folder that exists is taken.
-    home:    who gives the data set out.
-    sizes:   {split: number of pictures}, where a source says it.
-    classes: "all" 1000 of ImageNet, the 200 of "a" or of "r", or "pug" for PUG's own.
-    numbers: are the folders called 0 … 999, not by WordNet ids?
-    each:    number of test pictures of every class, where all have as many.
-    """
-
-    places: dict[str, tuple[str, ...]]
-    home: str
-    sizes: dict[str, int] = field(default_factory=dict)
-    classes: str = "all"
-    numbers: bool = False
-    each: int | None = None
+    places: dict[str, tuple[str, ...]]             # {split: folders}; the first that exists is taken
+    home: str                                      # who gives the data set out
+    sizes: dict[str, int] = field(default_factory=dict)    # {split: number of pictures}, where known
+    classes: str = "all"                           # all 1000, the 200 of "a" or of "r", or PUG's own: "pug"
+    numbers: bool = False                          # are the folders called 0 … 999, not by WordNet ids?
+    each: int | None = None                        # test pictures of every class, where all have as many
 
 
 PUG = {"worlds": "Worlds", "camera_yaw": "Camera_Yaw", "camera_pitch": "Camera_Pitch",

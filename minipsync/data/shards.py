@@ -10,23 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..files.paths import expand, read_numbered, read_text
+from . import listing
 from .checks import some
-from .content import Place, name_of_own
+from .content import Place
 from .dataset import TEMPLATE, Dataset
-from .listing import (
-    BEYOND,
-    EMPTY,
-    KIND,
-    NO_SHARD,
-    NOT_READ,
-    PACKED,
-    SPECIAL,
-    SUFFIXES,
-    LeftOut,
-    is_hidden,
-    tell_left_out,
-)
-from .names import check_class_names, warn_of_empty, warn_of_no_words, warn_of_twins
+from .folders import own_dataset
+from .listing import NOT_READ, SUFFIXES, LeftOut, is_hidden
+from .names import check_class_names, warn_of_no_words
 
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 
@@ -62,7 +52,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
     for shard in shards:
         found, others = _samples(shard)
         samples += found
-        left_out += others or [LeftOut(shard.name, EMPTY)] * (not found)
+        left_out += others or [LeftOut(shard.name, listing.EMPTY)] * (not found)
     if not samples:
         raise ValueError(f"the shards in {str(path)!r} hold no picture with a label; expected pairs like "
                          "'0001.jpg', '0001.cls'")
@@ -83,12 +73,7 @@ def webdataset(path: str | Path, class_names: Sequence[str] | None = None,
         raise ValueError(f"labels from {min(labels)} to {max(labels)}, but the {len(names)} names of "
                          f"{source!r} are for 0 … {len(names) - 1}; the first without a name is "
                          f"{labels[wrong[0]]}, of {ids[wrong[0]]!r}")
-    data = Dataset(name_of_own(home, name, ids, labels, places), names, labels, ids, None, templates,
-                   origin="own", places=places, left_out=left_out)
-    tell_left_out(left_out, str(path))
-    warn_of_empty(data, str(path))
-    warn_of_twins(names, str(path))
-    return data
+    return own_dataset(name, home, names, labels, ids, places, templates, left_out, str(path))
 
 
 def _listed(home: Path, name: str) -> tuple[list[str] | None, str]:
@@ -107,11 +92,11 @@ def _shards(path: Path) -> tuple[list[Path], list[LeftOut]]:
     Raises FileNotFoundError if there are none."""
     names = [name for name in (sorted(os.listdir(path)) if path.is_dir() else []) if not is_hidden(name)]
     tars = [name for name in names if name.lower().endswith(".tar") and not (path / name).is_dir()]
-    left_out = [LeftOut(name, PACKED) for name in names if COMPRESSED.search(name)]
+    left_out = [LeftOut(name, listing.PACKED) for name in names if COMPRESSED.search(name)]
     gone = [name for name in tars if not (path / name).exists()]           # links to nowhere
     missing, beyond = _by_number(path, tars)
-    left_out += [LeftOut(name, NO_SHARD) for name in dict.fromkeys([*gone, *missing])]
-    left_out += [LeftOut(name, BEYOND) for name in beyond]
+    left_out += [LeftOut(name, listing.NO_SHARD) for name in dict.fromkeys([*gone, *missing])]
+    left_out += [LeftOut(name, listing.BEYOND) for name in beyond]
     if found := [path / name for name in tars if name not in {*gone, *beyond}]:
         return found, left_out
     inner = [name for name in names if (path / name).is_dir() and any((path / name).glob("*.tar"))]
@@ -205,9 +190,9 @@ def _samples(shard: Path) -> tuple[list[Sample], list[LeftOut]]:
         raise ValueError(f"{str(shard)!r} has {len(single)} samples without a picture or without a label: "
                          f"{some(single)}; expected pairs like '0001.jpg', '0001.cls', and it has files that "
                          f"end in {', '.join(sorted(suffixes)[:8])}")
-    unread = [LeftOut(f"{shard.name}/{key}", SPECIAL, labels[key])
+    unread = [LeftOut(f"{shard.name}/{key}", listing.SPECIAL, labels[key])
               for key, place in pictures.items() if place is None]
-    unread += [LeftOut(f"{shard.name}/{name}", KIND, labels[key])
+    unread += [LeftOut(f"{shard.name}/{name}", listing.KIND, labels[key])
                for key, name in others.items() if key not in pictures]
     return [Sample(f"{shard.name}/{key}", labels[key], place) for key, place in pictures.items()
             if place is not None], unread

@@ -23,27 +23,17 @@ from .listing import MISSING, LeftOut, list_files
 
 @dataclass(frozen=True)
 class Split:
-    """Where a data set lies below the root and what it must hold.
+    """Where a data set lies below the root and what it must hold."""
 
-    folder:    its folder below the root.
-    images:    folders of pictures below `folder`: CoOp's, then TPT's.
-    file:      CoOp's file in `folder`; None if none is needed.
-    sizes:     number of pictures in train, val and test (METHODS 3.1).
-    classes:   number of classes.
-    names:     fingerprint of the class names, with spaces for underscores.
-    template:  CoOp's sentence for zero-shot CLIP.
-    home:      who gives the data set out.
-    read_test: reads the official test split, where that is CoOp's too: folder -> (items, names).
-    """
-
-    folder: str
-    images: tuple[str, ...]
-    file: str | None
-    sizes: tuple[int, int, int]
-    classes: int
-    names: str
-    template: str
-    home: str
+    folder: str                                    # its folder below the root
+    images: tuple[str, ...]                        # folders of pictures below `folder`: CoOp's, then TPT's
+    file: str | None                               # CoOp's file in `folder`; None if none is needed
+    sizes: tuple[int, int, int]                    # pictures in train, val and test (METHODS 3.1)
+    classes: int                                   # number of classes
+    names: str                                     # fingerprint of the names, with spaces for underscores
+    template: str                                  # CoOp's sentence for zero-shot CLIP
+    home: str                                      # who gives the data set out
+    # reads the official test split, where that is CoOp's too: folder -> (items, names)
     read_test: Callable[[Path], tuple[official.Items, list[str]]] | None = None
 
 
