@@ -290,6 +290,8 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no route")
 
+    with pytest.raises(ValueError, match="unknown CLIP 'ViT-L-14-337'.*Did you mean 'ViT-L-14-336'?"):
+        load_clip("ViT-L-14-337")
     with pytest.raises(ValueError, match="unknown CLIP 'ViT-B-17'.*'ViT-B-16'"):
         load_clip("ViT-B-17")
     with pytest.raises(FileNotFoundError, match="there is no file .*absent.safetensors.*save_mini"):
