@@ -7,7 +7,7 @@
     result = mp.evaluate(method, data, limit=100)
 """
 
-from .clip.encoders import load_clip
+from .clip.weights import load_clip
 from .data import Dataset, folder, webdataset
 from .evaluation import protocols
 from .evaluation.benchmark import benchmark

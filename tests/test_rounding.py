@@ -25,8 +25,8 @@ from rounding import (
     with_perturbed_weights,
 )
 
-from minipsync.clip.encoders import load_clip
 from minipsync.clip.text import pack_context, pack_texts
+from minipsync.clip.weights import load_clip
 from minipsync.methods import build
 from minipsync.methods.tpt import take_views
 from minipsync.source.domain import SourceDomain

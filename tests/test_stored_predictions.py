@@ -65,7 +65,7 @@ def main():
     sys.path.insert(0, str(FILE.parent))
     import tiny_clip as tiny
 
-    from minipsync.clip.encoders import load_clip
+    from minipsync.clip.weights import load_clip
     torch.optim.AdamW = GradientDescent
     clip = load_clip(state_dict=tiny.tiny_state_dict(0), device="cpu")
     found = {name: [[float(f"{x:.7g}") for x in row] for row in predict(name, clip).tolist()]

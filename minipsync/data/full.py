@@ -20,9 +20,12 @@ ROOT = "MINIPSYNC_ROOT"                            # environment variable that s
 class Full:
     """The full benchmark's data sets.
 
-    root:    the folder that holds them all; by default what the environment variable MINIPSYNC_ROOT says.
-    partial: go on, with a warning, where classes or pictures are missing; otherwise that is an error, since
-             numbers of an incomplete copy are not the papers'.
+    root:    the folder that holds all the data sets; by default what the environment variable MINIPSYNC_ROOT
+             says.
+    partial: only warn where classes or pictures are missing. By default that is an error, since numbers of an
+             incomplete copy are not the papers'.
+
+    Raises FileNotFoundError if there is no folder `root`.
     """
 
     name = "full"
@@ -36,13 +39,16 @@ class Full:
                                     "'imagenet', 'caltech-101' and so on")
 
     def dataset(self, name: str, split: str = "test") -> Dataset:
-        """The data set `name`, a half of it ("dtd_base", "dtd_novel"), or one's own: "folder:/path"
-        (`folder`) and "wds:/path" (`webdataset`).
+        """Return a data set.
 
-        split: "test", "train" (imagenet, the transfer sets) or "val" (the transfer sets). ImageNet's test
-        split is its validation set, as in all the papers; one's own data are what the path holds, whatever
-        the split is called. Raises ValueError for an unknown name or split and for a copy that is not as
-        published, FileNotFoundError for one that is not there, with where it should be.
+        name:  one of `names`, a half of one ("dtd_base", "dtd_novel"), or your own pictures: "folder:/path"
+               (`folder`) or "wds:/path" (`webdataset`).
+        split: "test", "train" (imagenet and the transfer sets) or "val" (the transfer sets). ImageNet's test
+               split is its validation set, as in all the papers. Your own pictures are all that the path
+               holds, whatever the split is called.
+
+        Raises ValueError for an unknown name or split and for a copy that is not as published, and
+        FileNotFoundError, with where it should be, for one that is not there.
         """
         if (data := own_or_half(self, name, split)) is not None:
             return data

@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..clip.encoders import Clip, load_clip
+from ..clip.encoders import Clip
+from ..clip.weights import load_clip
 from ..data.dataset import Dataset
 from ..data.full import Full
 from ..data.mini import ASSETS, TRANSFER, Mini

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from ..clip.encoders import load_clip
+from ..clip.weights import load_clip
 from ..data.mini import TRANSFER
 from ..data.own import HALVES, split_half
 from ..evaluation.protocols import OOD, harmonic_mean

@@ -15,7 +15,7 @@ from itertools import product
 
 import pandas as pd
 
-from ..clip.encoders import load_clip
+from ..clip.weights import load_clip
 from ..evaluation.protocols import OOD
 
 TABLES = {
