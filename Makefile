@@ -59,7 +59,7 @@ test-oldest:
 # Without the +cpu of 2.13.0+cpu: a build for one kind of machine is not for the others.
 constraints: test
 	echo "# \`make test\` passed with these, on $$($(VENV_PYTHON) --version)" >constraints.txt
-	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
+	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip \
 	    | sed 's/+.*//' >>constraints.txt
 
 test-machines: $(STAMP)

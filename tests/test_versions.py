@@ -11,6 +11,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from versions import PROJECT, ROOT, declared, read_floor
 
+import minipsync
+
 FLOORS = {name: Version(floor) for group in declared().values() for name, floor in group.items()}
 EXTRAS = list(PROJECT["optional-dependencies"])
 # folder: the extras that its reader has installed, beside what the package itself needs
@@ -113,6 +115,14 @@ def test_the_oldest_python_is_the_same_everywhere(file, pattern):
     floor = PROJECT["requires-python"].removeprefix(">=")
     found = re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.M)
     assert found in ([floor], [floor.replace(".", "")])                # ruff writes py311
+
+
+@pytest.mark.parametrize(("file", "pattern"), [
+    ("CITATION.cff", r"^version: (\S+)$"), ("CHANGELOG.md", r"^## \[(\S+)\] - ")])
+def test_own_version_is_the_same_everywhere(file, pattern):
+    """pyproject.toml has none of its own: it takes the package's."""
+    assert "version" not in PROJECT and "version" in PROJECT["dynamic"]
+    assert re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.M)[0] == minipsync.__version__
 
 
 @pytest.mark.parametrize("file", ["environment.yml", "Makefile"])
