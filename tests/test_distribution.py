@@ -61,7 +61,8 @@ def installed(built, tmp_path_factory):
     # files that lie there, such as the one of an editable install, are not read.
     where = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     paths = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
-    (Path(run(python, "-c", where, cwd=home).strip()) / "dependencies.pth").write_text("\n".join(sorted(paths)))
+    own = Path(run(python, "-c", where, cwd=home).strip())
+    (own / "dependencies.pth").write_text("\n".join(sorted(paths)), encoding="utf-8")
     return python
 
 
