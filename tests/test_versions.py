@@ -17,9 +17,10 @@ FLOORS = {name: Version(floor) for group in declared().values() for name, floor 
 EXTRAS = list(PROJECT["optional-dependencies"])
 # folder: the extras that its reader has installed, beside what the package itself needs
 FOLDERS = {"minipsync": [], "notebooks": ["notebooks"], "benchmarks": ["notebooks"], "data_scripts": ["data"],
-           "tests": EXTRAS}
+           "docs": ["dev"], "tests": EXTRAS}
 # no distributions: the folders, and the files that lie beside those which import them
-OWN = {*FOLDERS, *(file.stem for folder in ("tests", "benchmarks") for file in (ROOT / folder).rglob("*.py"))}
+SCRIPTS = ("tests", "benchmarks", "docs")
+OWN = {*FOLDERS, *(file.stem for folder in SCRIPTS for file in (ROOT / folder).rglob("*.py"))}
 brought_by = functools.cache(importlib.metadata.packages_distributions)     # {"PIL": ["pillow"], …}
 
 
