@@ -15,6 +15,6 @@ from .evaluation.evaluate import compare, evaluate
 from .methods import build
 from .notebook.parameters import check_parameters
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip",
            "protocols", "webdataset"]
