@@ -17,7 +17,7 @@ from tqdm import tqdm
 import minipsync as mp
 from minipsync.clip.text import pack_texts
 from minipsync.evaluation.results import wilson
-from minipsync.report.tables import to_markdown
+from minipsync.report.writers import to_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/zero_shot.csv"
 TEMPLATES = {

@@ -17,7 +17,8 @@ from minipsync.evaluation.rows import COLUMNS
 from minipsync.methods import REGISTRY
 from minipsync.report import papers as module
 from minipsync.report.papers import TABLES, load_runs, report
-from minipsync.report.tables import published, to_csv, to_latex, to_markdown, to_text
+from minipsync.report.published import published
+from minipsync.report.writers import to_csv, to_latex, to_markdown, to_text
 
 MINI, FULL = "0123mini", "4567full"
 WORDS = {"n_ctx": 4, "init": "a photo of a"}              # of the CoOp that the tables print

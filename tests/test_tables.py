@@ -11,8 +11,9 @@ import pytest
 
 from minipsync.evaluation import protocols
 from minipsync.evaluation.results import summarise
-from minipsync.report import tables
-from minipsync.report.tables import published, side_by_side, to_csv, to_latex, to_markdown, to_text
+from minipsync.report import published as tables
+from minipsync.report.published import published, side_by_side
+from minipsync.report.writers import to_csv, to_latex, to_markdown, to_text
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = sorted(REPO.glob("minipsync/report/published/*.csv"))

@@ -19,8 +19,8 @@ from ..data.own import HALVES, split_half
 from ..evaluation.protocols import OOD, harmonic_mean
 from ..evaluation.results import compare
 from ..settings import did_you_mean
+from .published import PRINTED, published, side_by_side
 from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
-from .tables import PRINTED, published, side_by_side
 
 __all__ = ["TABLES", "Run", "load_runs", "report"]
 
@@ -54,7 +54,7 @@ def report(name, runs, benchmark) -> pd.DataFrame:
     Runs that differ only in the seed of their prompts are averaged: column `seeds` has their number, std is
     the population's over them, the interval Wilson's at the mean accuracy with n images, of those that were
     asked for. Settings that are not the method's own stand in its name (runs.py), and so does a CLIP that is
-    not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `tables.side_by_side`:
+    not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `published.side_by_side`:
     the same settings, CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".
 
     attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart, pictures

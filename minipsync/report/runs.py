@@ -24,7 +24,7 @@ from ..evaluation.records import HEADER, parse_row, run_key
 from ..evaluation.results import Result, summarise, wilson
 from ..files.paths import expand
 from ..methods import REGISTRY, TestTimeMethod
-from .tables import PRINTED
+from .published import PRINTED
 
 # what belongs to a data set, or to the day: two values make two settings only where one data set has both
 LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "code", "classes",
