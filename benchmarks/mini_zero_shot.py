@@ -61,8 +61,8 @@ def measured(bench, clip) -> pd.DataFrame:
             low, high = wilson(right, n)
             ece = float(multiclass_calibration_error(logits.softmax(1), labels, n_bins=15,
                                                      num_classes=logits.shape[1]))
-            rows.append(dict(method="zero_shot", dataset=name, template=title, seed=0, n=n,
-                             accuracy=right / n, low=low, high=high, ece=ece))
+            rows.append(dict(method="zero_shot", dataset=name, origin=data.origin, template=title, seed=0,
+                             n=n, accuracy=right / n, low=low, high=high, ece=ece))
     return pd.DataFrame(rows)
 
 

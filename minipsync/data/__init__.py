@@ -8,7 +8,7 @@ from .full import Full
 from .mini import Mini
 from .shards import webdataset
 
-BENCHMARKS = {"mini": Mini, "full": Full}
+BENCHMARKS: dict[str, type[Mini] | type[Full]] = {"mini": Mini, "full": Full}
 
 __all__ = ["Dataset", "benchmark", "folder", "webdataset"]
 

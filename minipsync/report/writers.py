@@ -1,14 +1,16 @@
 """A table (any DataFrame) as text, Markdown, CSV or LaTeX."""
 
+from typing import Any
+
 import pandas as pd
 
 
-def to_text(table, digits=2) -> str:
+def to_text(table: pd.DataFrame, digits: int = 2) -> str:
     """Aligned columns for a terminal."""
     return _cells(table, digits).to_string(index=False)
 
 
-def to_markdown(table, digits=2) -> str:
+def to_markdown(table: pd.DataFrame, digits: int = 2) -> str:
     """A Markdown table; columns of numbers stand right. An index of names becomes the first column."""
     cells = _cells(table, digits)
     lines = [list(cells.columns), ["---:" if number else "---" for number in _numeric(table)],
@@ -17,18 +19,18 @@ def to_markdown(table, digits=2) -> str:
     return "\n".join("| " + " | ".join(cell.translate(escape) for cell in line) + " |" for line in lines)
 
 
-def to_csv(table) -> str:
+def to_csv(table: pd.DataFrame) -> str:
     """Comma-separated, every digit kept, absent values empty."""
     return _flat(table).to_csv(index=False, lineterminator="\n")
 
 
-def to_latex(table, digits=2) -> str:
+def to_latex(table: pd.DataFrame, digits: int = 2) -> str:
     """A tabular for the package booktabs, special characters escaped (pandas does it by torch's jinja2)."""
     align = "".join("r" if number else "l" for number in _numeric(table))
     return _cells(table, digits).to_latex(index=False, escape=True, column_format=align)
 
 
-def _flat(table):
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with its index as columns, unless that only counts rows; names of columns as text."""
     counts = table.index.names == [None] and pd.api.types.is_integer_dtype(table.index)
     flat = table.reset_index(drop=counts)
@@ -36,13 +38,14 @@ def _flat(table):
     return flat.set_axis(names, axis=1)
 
 
-def _numeric(table):
+def _numeric(table: pd.DataFrame) -> list[bool]:
+    """Which columns are numbers, the index among them."""
     return [pd.api.types.is_numeric_dtype(kind) for kind in _flat(table).dtypes]
 
 
-def _cells(table, digits):
+def _cells(table: pd.DataFrame, digits: int) -> pd.DataFrame:
     """Every cell as text: floats with `digits` decimals, absent values as a dash."""
-    def text(value):
+    def text(value: Any) -> str:
         if pd.api.types.is_scalar(value) and pd.isna(value):
             return "–"
         return f"{value:.{digits}f}" if pd.api.types.is_float(value) else str(value)
