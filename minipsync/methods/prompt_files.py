@@ -27,12 +27,16 @@ def save(method, path):
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
+    return write_tensors(path, method.learner.state_dict(), describe(method))
+
+
+def describe(method):
+    """What the prompts of `method` belong to, as a file keeps it: {name: text}."""
     config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
-    metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
-                "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
-                "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
-                "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
-    return write_tensors(path, method.learner.state_dict(), metadata)
+    return {"format": FORMAT, "method": method.name, "config": json.dumps(config),
+            "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
+            "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
+            "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
 
 
 def load(method, path="auto", **choice):
@@ -44,12 +48,24 @@ def load(method, path="auto", **choice):
     elif (path := expand(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
+    _take(method, tensors, metadata, path, path.name, **choice)
+
+
+def hand_over(giver, taker):
+    """Copy the prompts of a method into another that accepts them, with all that is known of them, as saving
+    and loading a file would. ValueError says what does not fit. Returns `taker`."""
+    _take(taker, giver.learner.state_dict(), describe(giver), f"the prompts of {giver.name}",
+          giver.prompts_from)
+    return taker
+
+
+def _take(method, tensors, metadata, where, name, **choice):
     reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
     if reason:
-        raise ValueError(f"{path}: {reason}")
+        raise ValueError(f"{where}: {reason}")
     method.learner.load_state_dict(tensors)
     method.learned_from = json.loads(metadata.get("learned_from", "{}"))
-    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), path.name
+    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), name
     method.history = json.loads(metadata.get("history", "[]"))
 
 
