@@ -180,20 +180,19 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
     and novel (METHODS 3.5). The average over data sets has no interval: `results.compare` is for that."""
     columns = {"base": "n_base", "novel": "n_novel"} if "base" in table else {"accuracy": "n"}
     rows = []
-    for method, of_method in table.groupby("method", sort=False):
-        means = []
-        for dataset, part in of_method.groupby("dataset", sort=False):
-            row = {"method": method, "dataset": dataset, "seeds": len(part)}
-            for value, count in columns.items():
-                n, mean = int(part[count].iloc[0]), float(part[value].mean())
-                low, high = wilson(mean * n, n)
-                row |= {value: mean, f"{value}_std": float(part[value].std(ddof=0)), f"{value}_low": low,
-                        f"{value}_high": high, count: n}
-            means.append(row)
-        overall = pd.DataFrame(means)[list(columns)].mean().to_dict()
-        rows += [*means, {"method": method, "dataset": "average", "seeds": min(m["seeds"] for m in means),
-                          **overall}]
-    both = pd.DataFrame(rows)
+    for (method, dataset), part in table.groupby(["method", "dataset"], sort=False):
+        row = {"method": method, "dataset": dataset, "seeds": len(part)}
+        for value, count in columns.items():
+            n, mean = int(part[count].iloc[0]), float(part[value].mean())
+            low, high = wilson(mean * n, n)
+            row |= {value: mean, f"{value}_std": float(part[value].std(ddof=0)), f"{value}_low": low,
+                    f"{value}_high": high, count: n}
+        rows.append(row)
+    means = pd.DataFrame(rows)
+    overall = means.groupby("method", sort=False).agg({"seeds": "min"} | dict.fromkeys(columns, "mean"))
+    both = pd.concat([means, overall.reset_index().assign(dataset="average")])
     if "base" in columns:
         both["hm"] = [harmonic_mean(*pair) for pair in both[["base", "novel"]].to_numpy()]
-    return both
+    order = list(overall.index)
+    return both.sort_values("method", key=lambda names: names.map(order.index), kind="stable",
+                            ignore_index=True)

@@ -20,31 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..evaluation.results import Result
-from .drawing import (
-    BESIDE,
-    BLUE,
-    BROWN,
-    GREEN,
-    GREY,
-    MARKERS,
-    ORANGE,
-    PALETTE,
-    PURPLE,
-    RED,
-    SKY,
-    STYLE,
-    Numbers,
-    Picture,
-    as_numbers,
-    check_columns,
-    check_lengths,
-    in_percent,
-    name_classes,
-    name_lines,
-    new_figure,
-    pick_classes,
-    show_picture,
-)
+from . import drawing as draw
+from .drawing import BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE, Numbers, Picture
 
 __all__ = ["BLUE", "BROWN", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "STYLE", "accuracy_bars",
            "class_probabilities", "contact_sheet", "gains", "prototype_distances", "prototype_map",
@@ -61,11 +38,12 @@ def accuracy_bars(results: Sequence[Result] | pd.DataFrame, title: str = "", cha
     table = results
     if not isinstance(table, pd.DataFrame):
         table = pd.DataFrame([result.row() for result in results])
-    check_columns("accuracy_bars", table, "method", "accuracy", "low", "high", "n")
+    draw.check_columns("accuracy_bars", table, "method", "accuracy", "low", "high", "n")
     groups = list(table.groupby("dataset", sort=False)) if "dataset" in table else [("", table)]
     lines = max(len(group) for _, group in groups)
     with plt.rc_context(STYLE):
-        figure, axes = new_figure(1, len(groups), (5.2 * len(groups) + 1.3, 0.42 * lines + 1.3), sharex=True)
+        size = (5.2 * len(groups) + 1.3, 0.42 * lines + 1.3)
+        figure, axes = draw.new_figure(1, len(groups), size, sharex=True)
         for axis, (dataset, group) in zip(axes[0], groups, strict=True):
             _bars(axis, group, chance)
             few, many = group["n"].min(), group["n"].max()
@@ -75,7 +53,7 @@ def accuracy_bars(results: Sequence[Result] | pd.DataFrame, title: str = "", cha
 
 
 def _bars(axis: Axes, group: pd.DataFrame, chance: float | None) -> None:
-    value, low, high = in_percent(group, "accuracy")
+    value, low, high = draw.in_percent(group, "accuracy")
     y = np.arange(len(group))
     axis.barh(y, value, height=0.66, color=BLUE, alpha=0.85)
     axis.errorbar(value, y, xerr=[value - low, high - value], fmt="none", color="black", capsize=3)
@@ -84,7 +62,7 @@ def _bars(axis: Axes, group: pd.DataFrame, chance: float | None) -> None:
     if chance is not None:
         axis.axvline(100 * chance, color=RED, linestyle="--", linewidth=1.2)
         axis.text(100 * chance + 0.5, -0.62, "chance", color=RED, va="center", fontsize=9)
-    name_lines(axis, group["method"], -0.55 if chance is None else -0.85, grid=False)
+    draw.name_lines(axis, group["method"], -0.55 if chance is None else -0.85, grid=False)
     axis.set(xlim=(0, max(high.max() + 12, 20)), xlabel="accuracy in %, with 95 % interval")
 
 
@@ -93,8 +71,8 @@ def view_grid(views: Sequence[Picture] | Tensor, entropies: Numbers | None = Non
     """The views of one image; the selected ones are framed and marked, the entropy (nats) is written below.
 
     views: V images; entropies: V numbers or None; selected: positions of the views that are kept."""
-    below = None if entropies is None else as_numbers(entropies)
-    chosen = {int(i) for i in as_numbers(selected)}
+    below = None if entropies is None else draw.as_numbers(entropies)
+    chosen = {int(i) for i in draw.as_numbers(selected)}
     count = len(views) if below is None else len(below)
     if not len(views) or count != len(views) or not chosen <= set(range(count)):
         raise ValueError(f"view_grid: {len(views)} views, {count} entropies and selected={sorted(chosen)} do "
@@ -102,12 +80,12 @@ def view_grid(views: Sequence[Picture] | Tensor, entropies: Numbers | None = Non
     columns = min(columns, len(views))
     rows, height = math.ceil(len(views) / columns), 0.82 if below is None else 1.0
     with plt.rc_context(STYLE):
-        figure, axes = new_figure(rows, columns, (0.8 * columns, height * rows + 0.4))
+        figure, axes = draw.new_figure(rows, columns, (0.8 * columns, height * rows + 0.4))
         for i, axis in enumerate(axes.flat):
             if i >= len(views):
                 axis.set_visible(False)
                 continue
-            show_picture(axis, views[i], frame=i in chosen)
+            draw.show_picture(axis, views[i], frame=i in chosen)
             if below is not None:
                 axis.set_xlabel(f"{'✓ ' if i in chosen else ''}{below[i]:.2f}", labelpad=2, fontsize=8.5,
                                 fontweight="bold" if i in chosen else "normal")
@@ -121,19 +99,19 @@ def class_probabilities(before: Numbers, after: Numbers, class_names: Sequence[s
     """Class probabilities of one image before and after adaptation: the k classes that either puts first.
 
     before, after: C numbers that add up to 1; label: the true class, marked with an asterisk."""
-    before, after = as_numbers(before), as_numbers(after)
-    check_lengths("class_probabilities", before=before, after=after, class_names=class_names)
-    shown = pick_classes(-np.maximum(before, after), -after, label, k)
+    before, after = draw.as_numbers(before), draw.as_numbers(after)
+    draw.check_lengths("class_probabilities", before=before, after=after, class_names=class_names)
+    shown = draw.pick_classes(-np.maximum(before, after), -after, label, k)
     y = np.arange(len(shown))
     with plt.rc_context(STYLE):
-        figure, [[axis]] = new_figure(1, 1, (6.4, 0.46 * len(shown) + 1.3))
+        figure, [[axis]] = draw.new_figure(1, 1, (6.4, 0.46 * len(shown) + 1.3))
         for offset, values, colour, name, hatch in ((-0.19, before, GREY, "before", ""),
                                                     (0.19, after, BLUE, "after", "//")):
             axis.barh(y + offset, 100 * values[shown], height=0.36, color=colour, label=name, hatch=hatch,
                       edgecolor="white")
             for position, value in zip(y + offset, 100 * values[shown], strict=True):
                 axis.text(value + 1, position, f"{value:.1f}", va="center", fontsize=8.5)
-        name_classes(axis, class_names, shown, label, title or "class probabilities", -0.5, grid=False)
+        draw.name_classes(axis, class_names, shown, label, title or "class probabilities", -0.5, grid=False)
         axis.set(xlabel="probability in %", xlim=(0, 110 * max(before.max(), after.max()) + 4))
         axis.legend(loc="lower right")
     return figure
@@ -146,21 +124,21 @@ def prototype_distances(before: Numbers, after: Numbers, class_names: Sequence[s
 
     before, after: C distances; an arrow goes from one to the other. label: the true class, marked with an
     asterisk and always shown."""
-    before, after = as_numbers(before), as_numbers(after)
-    check_lengths("prototype_distances", before=before, after=after, class_names=class_names)
-    shown = pick_classes(np.minimum(before, after), before, label, k)
+    before, after = draw.as_numbers(before), draw.as_numbers(after)
+    draw.check_lengths("prototype_distances", before=before, after=after, class_names=class_names)
+    shown = draw.pick_classes(np.minimum(before, after), before, label, k)
     y = np.arange(len(shown))
     with plt.rc_context(STYLE):
-        figure, [[axis]] = new_figure(1, 1, (6.4, 0.36 * len(shown) + 1.3))
+        figure, [[axis]] = draw.new_figure(1, 1, (6.4, 0.36 * len(shown) + 1.3))
         for position, c in zip(y, shown, strict=True):
             axis.annotate("", (after[c], position), (before[c], position),
                           arrowprops={"arrowstyle": "->", "color": "0.35", "shrinkA": 3, "shrinkB": 3})
         axis.scatter(before[shown], y, color=GREY, marker="o", s=42, label="before", zorder=3)
         axis.scatter(after[shown], y, color=BLUE, marker="D", s=42, label="after", zorder=3)
-        name_classes(axis, class_names, shown, label, title or quantity, -0.6)
+        draw.name_classes(axis, class_names, shown, label, title or quantity, -0.6)
         axis.set_xlabel(quantity)
         axis.margins(x=0.08)
-        axis.legend(**BESIDE)
+        axis.legend(**draw.BESIDE)
     return figure
 
 
@@ -172,17 +150,17 @@ def prototype_map(prototypes: Tensor, features: Tensor, labels: Numbers, class_n
     A line joins each image with the prototype of its class, which carries the same marker. images_are: words
     before the class name in the legend."""
     centres, points = (np.asarray(x.detach().float().cpu()) for x in (prototypes, features))
-    labels = as_numbers(labels).astype(int)
-    check_lengths("prototype_map", prototypes=centres, class_names=class_names)
-    check_lengths("prototype_map", features=points, labels=labels)
+    labels = draw.as_numbers(labels).astype(int)
+    draw.check_lengths("prototype_map", prototypes=centres, class_names=class_names)
+    draw.check_lengths("prototype_map", features=points, labels=labels)
     middle = centres.mean(0)
     plane = np.linalg.svd(centres - middle, full_matrices=False)[2][:2].T                # [D, 2]
     centres, points = (centres - middle) @ plane, (points - middle) @ plane
     with plt.rc_context(STYLE):
-        figure, [[axis]] = new_figure(1, 1, (5.8, 4.0))
+        figure, [[axis]] = draw.new_figure(1, 1, (5.8, 4.0))
         axis.scatter([], [], color="white", edgecolor="black", marker="*", s=160, label="class prototype")
-        for k, (name, colour) in enumerate(zip(class_names, PALETTE * len(class_names), strict=False)):
-            own, marker = points[labels == k], MARKERS[k % len(MARKERS)]
+        for k, (name, colour) in enumerate(zip(class_names, draw.PALETTE * len(class_names), strict=False)):
+            own, marker = points[labels == k], draw.MARKERS[k % len(draw.MARKERS)]
             for point in own:
                 axis.plot(*zip(centres[k], point, strict=True), color=colour, linewidth=0.7, alpha=0.5)
             axis.scatter(*own.T, color=colour, marker=marker, s=30, zorder=3, label=f"{images_are}{name}")
@@ -190,7 +168,7 @@ def prototype_map(prototypes: Tensor, features: Tensor, labels: Numbers, class_n
             axis.scatter(*centres[k], color="white", marker=marker, s=16, zorder=5)
         axis.set(xlabel="first principal axis of the prototypes", ylabel="second principal axis", title=title)
         axis.margins(0.1)
-        axis.legend(**BESIDE)
+        axis.legend(**draw.BESIDE)
     return figure
 
 
@@ -199,22 +177,22 @@ def gains(table: pd.DataFrame, title: str = "", reference: str = "zero-shot") ->
 
     table: columns panel, line (a panel for each of the first, in it a line for each of the second), classes
            ("base" or "novel"), difference, low and high (fractions)"""
-    check_columns("gains", table, "panel", "line", "classes", "difference", "low", "high")
+    draw.check_columns("gains", table, "panel", "line", "classes", "difference", "low", "high")
     panels, lines = table["panel"].unique(), list(table["line"].unique())
     with plt.rc_context(STYLE):
         size = (3.0 * len(panels) + 1.6, 0.44 * len(lines) + 1.4)
-        figure, axes = new_figure(1, len(panels), size, sharex=True, sharey=True)
+        figure, axes = draw.new_figure(1, len(panels), size, sharex=True, sharey=True)
         for axis, panel in zip(axes[0], panels, strict=True):
             for classes, colour, marker, shift in (("base", BLUE, "o", -0.14), ("novel", ORANGE, "D", 0.14)):
                 part = table[(table["panel"] == panel) & (table["classes"] == classes)]
-                value, low, high = in_percent(part, "difference")
+                value, low, high = draw.in_percent(part, "difference")
                 axis.errorbar(value, [lines.index(line) + shift for line in part["line"]],
                               xerr=[value - low, high - value], color=colour, marker=marker, markersize=5,
                               linestyle="none", capsize=2.5, label=f"{classes} classes")
             axis.axvline(0, color="0.3", linewidth=1)
-            name_lines(axis, lines, -0.5, grid=False)
+            draw.name_lines(axis, lines, -0.5, grid=False)
             axis.set(title=panel, xlabel=f"points over {reference}")
-        axes[0, -1].legend(**BESIDE)
+        axes[0, -1].legend(**draw.BESIDE)
         figure.suptitle(title, fontsize=11)
     return figure
 
@@ -227,8 +205,8 @@ def reliability(results: Result | Sequence[Result], bins: int = 15, title: str =
     panels = [results] if isinstance(results, Result) else list(results)
     edges = np.linspace(0, 1, bins + 1)
     with plt.rc_context(STYLE):
-        figure, axes = new_figure(2, len(panels), (3.7 * len(panels) + 0.5, 4.5), sharex=True, sharey="row",
-                               height_ratios=[3, 1])
+        figure, axes = draw.new_figure(2, len(panels), (3.7 * len(panels) + 0.5, 4.5), sharex=True,
+                                       sharey="row", height_ratios=[3, 1])
         for (top, bottom), result in zip(axes.T, panels, strict=True):
             rows = result.records
             # the rule of the ECE: a bin holds its lower edge, the last one 1 too
@@ -267,10 +245,10 @@ def contact_sheet(images: Sequence[Sequence[Picture | None]], row_names: Sequenc
         beyond = max(0.0, *(0.066 * n - size * (len(lengths) - c - 0.5) for c, n in enumerate(lengths)))
         height += 0.034 * max(lengths)
     with plt.rc_context(STYLE):
-        figure, axes = new_figure(len(images), len(lengths), (width + beyond, height))
+        figure, axes = draw.new_figure(len(images), len(lengths), (width + beyond, height))
         figure.set_layout_engine("constrained", rect=(0, 0, width / (width + beyond), 1))
         for axis, image in zip(axes.flat, (image for row in images for image in row), strict=True):
-            show_picture(axis, image)
+            draw.show_picture(axis, image)
         for axis, name in zip(axes[0], column_names, strict=True):
             axis.set_title(str(name), fontsize=9, loc="center", rotation=slope,
                            ha="left" if slope else "center")
