@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 import minipsync as mp
-from minipsync.data.imagenet import imagenet_classes
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.methods import REGISTRY
 from minipsync.source.domain import SourceDomain
 from minipsync.source.moments import Moments

@@ -21,6 +21,7 @@ import torch
 import minipsync as mp
 from minipsync.evaluation.prompts import learned
 from minipsync.evaluation.protocols import SEEDS, average
+from minipsync.evaluation.results import verdict
 from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
 
 from .choose_settings import SIXTY_WORDS, WORDS
@@ -141,9 +142,8 @@ def paired_over_seeds(results, reference: str) -> pd.DataFrame:
                          math.sqrt(sum(row[2] ** 2 for row in own)) / len(own), sum(row[3] for row in own)))
         for name, mean, error, n in each:
             low, high = mean - 1.96 * error, mean + 1.96 * error
-            verdict = "tie" if low <= 0 <= high else "better" if mean > 0 else "worse"
             found.append({"a": label, "b": reference, "dataset": name, "n": n, "difference": mean,
-                          "low": low, "high": high, "verdict": verdict})
+                          "low": low, "high": high, "verdict": verdict(low, high)})
     return pd.DataFrame(found)
 
 

@@ -33,7 +33,7 @@ from .files.paths import expand, write_whole
 from .methods import REGISTRY, build, prompt_files
 from .methods.with_source import find_source
 from .report.papers import TABLES, load_runs, report
-from .report.tables import to_csv, to_latex, to_markdown, to_text
+from .report.writers import to_csv, to_latex, to_markdown, to_text
 from .settings import did_you_mean
 from .source.domain import SHIPPED, prompts_fingerprint
 from .source.one_pass import forget

@@ -496,7 +496,7 @@ def no_lock(path, mode, buffering=-1):
     raise OSError(errno.EROFS, "Read-only file system")
 
 
-# what is wrong: (what `open` does in records.py, content of the file before, error, what it says)
+# what is wrong: (what `open` does in evaluation/records.py, content of the file before, error, what it says)
 RECORDS = {
     "disk full": (lambda path, mode, buffering: FullDisk(path, "a+"), None, OSError,
                   r"records cannot be written \(No space left on device\).*records=None.*own.csv"),

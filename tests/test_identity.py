@@ -13,7 +13,7 @@ from test_evaluation import Colours, Guess
 import minipsync as mp
 from minipsync.evaluation import identity, source_code
 from minipsync.evaluation.evaluate import evaluate
-from minipsync.evaluation.records import read_facts
+from minipsync.evaluation.record_format import read_facts
 from minipsync.evaluation.source_code import closure, code_fingerprint
 from minipsync.methods import REGISTRY, numerics
 from minipsync.report.runs import load_runs
@@ -106,11 +106,12 @@ def test_an_edit_since_the_import_does_not_pass_for_what_runs(monkeypatch):
     real = source_code._module
     before = code_fingerprint([REGISTRY["tpt"]])
 
-    def edited(name, *stamp):
+    def edited(name, *file_and_stamp):
+        module = real(name, *file_and_stamp)
         if name != "minipsync.methods.numerics":
-            return real(name, *stamp)
+            return module
         text = Path(numerics.__file__).read_text(encoding="utf-8").replace("flatten(1)", "flatten(0)")
-        return (*real(name, *stamp)[:2], compile(text, numerics.__file__, "exec"), [])
+        return module._replace(code=compile(text, numerics.__file__, "exec"), names=[])
 
     monkeypatch.setattr(source_code, "_module", edited)
     assert code_fingerprint([REGISTRY["tpt"]]) != before

@@ -164,7 +164,7 @@ def _names_in_file(file: Path, folders: list[str]) -> dict[str, str]:
 def _names_of_folders(root: Path, folders: list[str]) -> list[str]:
     """Return the folders' own names with spaces for underscores, or ImageNet's names for its WordNet ids."""
     if all(map(WORDNET.fullmatch, folders)):
-        from .imagenet import imagenet_classes  # here, because open_clip loads torch models
+        from .imagenet_classes import imagenet_classes  # here, because open_clip loads torch models
         wnids, words, _ = imagenet_classes()
         known = dict(zip(wnids, words, strict=True))
         if known.keys() >= set(folders):

@@ -2,19 +2,16 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..files.tensors import first_line
 
-if TYPE_CHECKING:
-    from .base import Method
-
 FLOATS_PER_CHANNEL = 30          # that backward keeps for each token and channel of a block, about
 
 
-def in_batches(method: "Method", run: Callable[[Any], Any], items: Sequence, size: int) -> list:
+def in_batches(method: Any, run: Callable[[Any], Any], items: Sequence, size: int) -> list:
     """Call `run` on parts of `items` of at most `size`; the list of what it gave.
 
     Where memory runs out, parts half as large are tried and `method.max_batch` is set to that, with a
@@ -53,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
-def episodes_in_memory(method: "Method", views: int = 0) -> int:
+def episodes_in_memory(method: Any, views: int = 0) -> int:
     """How many images with prompts of their own, and `views` views each, to run at once: 1 to 32.
 
     What backward keeps shall stay within 1.5 GB, on a GPU within 40 % of what is free.

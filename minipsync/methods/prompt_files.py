@@ -3,16 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..files.paths import expand
 from ..files.tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
 from ..training import learned_pictures
-
-if TYPE_CHECKING:
-    from .base import Method
 
 FORMAT = "minipsync-prompts-1"
 LEARNED = re.compile(r"^(ctx$|proj\.|compound_prompt|meta_net\.)|VPT")      # names in official checkpoints
@@ -27,14 +24,14 @@ class SeveralFit(ValueError):
         self.paths = paths
 
 
-def save(method: "Method", path: str | Path) -> Path:
+def save(method: Any, path: str | Path) -> Path:
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
     return write_tensors(path, method.learner.state_dict(), describe(method))
 
 
-def describe(method: "Method") -> dict[str, str]:
+def describe(method: Any) -> dict[str, str]:
     """What the prompts of a method belong to: the metadata of their file."""
     config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
     return {"format": FORMAT, "method": method.name, "config": json.dumps(config),
@@ -43,7 +40,7 @@ def describe(method: "Method") -> dict[str, str]:
             "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
 
 
-def load(method: "Method", path: str | Path = "auto", **choice: Any) -> None:
+def load(method: Any, path: str | Path = "auto", **choice: Any) -> None:
     """Put the prompts of a file into the learner of `method`; ValueError says what does not fit."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
@@ -57,10 +54,11 @@ def load(method: "Method", path: str | Path = "auto", **choice: Any) -> None:
     _take(method, tensors, metadata, Path(path).name, str(path))
 
 
-def hand_over(trained: "Method", method: "Method") -> None:
+def hand_over(trained: Any, method: Any) -> Any:
     """Give `method` the prompts of another one, as if by a file; ValueError says what does not fit."""
     tensors = {name: x.detach().clone() for name, x in trained.learner.state_dict().items()}
-    _take(method, tensors, describe(trained), trained.prompts_from, f"these prompts of {trained.name}")
+    _take(method, tensors, describe(trained), trained.prompts_from, f"the prompts of {trained.name}")
+    return method
 
 
 def _take(method, tensors, metadata, prompts_from, where):
@@ -178,7 +176,7 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=Non
     return paths[0]
 
 
-def find_in(method: "Method", folder: str | Path | None, **choice: Any) -> Path:
+def find_in(method: Any, folder: str | Path | None, **choice: Any) -> Path:
     """`find` in `folder`, if there is one, else in the package; of two errors the one that lists files."""
     if folder is None:
         return find(method, **choice)
