@@ -101,9 +101,10 @@ class Benchmark:
                 raise                                          # it is another method that is trained
             same = build(method.name, method.clip, train.class_names, config=method.config)
             name = prompt_file(same, train, **self.settings(f"{method.name}.fit", trained_on))
-            path = next((path for path in error.paths if path.name == name), None)
-            if path is None:
+            same_name = [path for path in error.paths if path.name == name]
+            if not same_name:
                 raise
+            path = same_name[0]
         method.load(path)
 
     def load_source(self, method: SourceMethod, trained_on: str, folder: str | Path | None = None) -> None:
@@ -121,9 +122,9 @@ class Benchmark:
             raise FileNotFoundError(f"{method.name} has no source {method.needs} for the prompts "
                                     f"{method.prompts_from}; they are computed from {len(train)} images: do "
                                     f"that once, minipsync prepare {method.name} --benchmark {self.name}")
-        method.prepare(train, found=found)
-        if found is None and folder is not None:
-            method.source.save(folder)
+        source = method.prepare(train, found=found).source
+        if found is None and folder is not None and source is not None:
+            source.save(folder)
 
     def train_set(self, name: str) -> Dataset | None:
         """The training split of a data set, None where it is not here; prompts then go by its name alone."""
@@ -170,8 +171,9 @@ class FullBenchmark(Full, Benchmark):
         stem, half = split_half(dataset or "")
         half = half if stem in Full.names else ""
         if method.endswith(".fit"):
-            base = BASE_TO_NEW if half else {}
-            return {"maple.fit": base, "coop.fit": {"epochs": 200} if stem in SPLITS else {}}.get(method, {})
+            recipes: dict[str, dict] = {"maple.fit": BASE_TO_NEW if half else {},
+                                        "coop.fit": {"epochs": 200} if stem in SPLITS else {}}
+            return recipes.get(method, {})
         if method == "maple":
             return {"depth": 9} if half else {}
         if method == "zero_shot":                          # base to novel: the data set's own template

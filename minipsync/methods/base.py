@@ -80,7 +80,7 @@ class Method(OnSharedClip):
         else:
             self.config = replace_settings(config, settings, self.name)
         self.class_names = check_class_names(class_names)
-        self.learner = self.make_learner()
+        self.learner: Any = self.make_learner()      # None: words alone
         if self.learner is not None:
             self.learner.to(clip.device)
         self.trained_on, self.prompts_from = "", ""  # data set and file of the prompts

@@ -61,8 +61,11 @@ class ContextPrompt(Learner):
         start = word_embeddings(clip, init) if init else None
         super().__init__(clip, n_ctx if start is None else len(start), position=position,
                          n_classes=n_classes if class_specific else None)
-        shape = (*(n_classes,) * class_specific, self.n_ctx, clip.text_width)
-        self._add("ctx", start.expand(shape).clone() if init else normal(generator(seed), *shape))
+        shape = [self.n_ctx, clip.text_width]
+        if class_specific and n_classes is not None:
+            shape.insert(0, n_classes)
+        value = normal(generator(seed), *shape) if start is None else start.expand(shape).clone()
+        self._add("ctx", value)
 
     def forward(self, params: dict[str, Tensor] | None = None) -> Prompts:
         """Give the context to the text encoder, as tokens of layer 0 in the places left free for it.

@@ -36,7 +36,7 @@ def _decoded(i: int, image: Image.Image) -> Image.Image:
     try:
         return to_rgb(image)
     except Exception as error:                       # PIL's decoders raise all sorts for damaged files
-        file = f" ({image.filename})" if getattr(image, "filename", "") else ""
+        file = f" ({name})" if (name := getattr(image, "filename", "")) else ""
         raise ValueError(f"images[{i}]{file} cannot be used: {error}; expected a whole picture, opened and "
                          "not closed; leave it out or replace the file") from error
 

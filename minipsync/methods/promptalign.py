@@ -117,9 +117,8 @@ class PromptAlign(SourceMethod):
         entropy = marginal_entropy(self.clip.logit_scale * image @ text.mT)            # [B]
         align = 0.0 * entropy
         if blocks:
-            moments = self.source.moments
-            align = moment_alignment([inputs[k] for k in blocks], [moments.means[k] for k in blocks],
-                                     [moments.variances[k] for k in blocks])           # [B]
+            align = moment_alignment([inputs[k] for k in blocks], [self.known.means[k] for k in blocks],
+                                     [self.known.variances[k] for k in blocks])        # [B]
         loss = c.entropy * entropy + c.weight / (c.align_to - c.align_from) * align
         return {"loss": loss, "entropy": entropy, "align": align}
 
@@ -133,7 +132,8 @@ class PromptAlign(SourceMethod):
 
     def accept(self, source: SourceDomain) -> None:
         tokens = len(self.clip.model.visual.positional_embedding) + self.config.n_ctx
-        shape, need = tuple(source.moments.means.shape), (len(self.blocks), tokens, self.clip.vision_width)
+        means = source.tensors()["means"]
+        shape, need = tuple(means.shape), (len(self.blocks), tokens, self.clip.vision_width)
         if shape[0] <= max(self.blocks) or shape[1:] != need[1:]:
             raise ValueError(f"{self.name}: source statistics of shape {shape}, expected {need} or more "
                              "layers: layers, tokens with prompts, channels")

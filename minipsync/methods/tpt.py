@@ -12,7 +12,7 @@ prompts and other losses.
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -28,7 +28,7 @@ from .coop import ContextPrompt, count_words
 from .inputs import check_test_time, check_views
 from .learner import Learner
 from .memory import episodes_in_memory
-from .numerics import bounded, careful_step, full_precision, loss_scale
+from .numerics import bounded, careful_step, full_precision, gradients
 from .prediction import Prediction
 
 
@@ -77,10 +77,10 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 class Adapted:
     """What tuning B episodes gave."""
 
-    params: Params                                             # name -> tuned learner parameters [B, ...]
-    history: dict[str, Tensor] = field(default_factory=dict)   # loss name -> [steps, B]
-    selected: Tensor | None = None                             # confident views [B, k], lowest entropy first
-    original: Tensor | None = None                             # view 0 as `logits` takes it: [B, 1, ...]
+    params: Params                     # name -> tuned learner parameters [B, ...]
+    history: dict[str, Tensor]         # loss name -> [steps, B]
+    selected: Tensor | None            # confident views [B, k], lowest entropy first; None after no step
+    original: Tensor                   # view 0 as `logits` takes it: [B, 1, ...]
 
 
 class TestTimeMethod(Method):
@@ -145,14 +145,12 @@ class TestTimeMethod(Method):
 
         AdamW works on each element by itself, so one optimiser over leaves [B, ...] is B optimisers.
         """
-        c, history, scale = self.config, [], loss_scale(self.clip.precision)
+        c, history = self.config, []
         optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
         for _ in range(c.steps):
             losses = self.objective(chosen, params)
-            optimizer.zero_grad()
-            (scale * losses["loss"].sum()).backward()
-            for p in params.values():
-                p.grad /= scale
+            for name, gradient in gradients(losses["loss"], params, self.clip.precision).items():
+                params[name].grad = gradient
             careful_step(optimizer, params)
             history.append({k: v.detach() for k, v in losses.items()})
         return stack_history(history)
@@ -223,7 +221,7 @@ class TPT(TestTimeMethod):
     prompts_images = False
 
     @property
-    def accepts(self) -> tuple[str, ...]:
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.config.start == "words" else (self.config.start,)
 
     def load(self, path: Any = "auto", **choice: Any) -> Self:
@@ -248,10 +246,11 @@ class TPT(TestTimeMethod):
         # As the official code: the net gets the image's raw feature although it was trained on unit ones.
         return {"ctx": self.learner(x[:, 0]).text[:, 0].detach().requires_grad_()}     # [B, M, W]
 
-    def logits(self, x: Tensor, params: Params) -> Tensor:
-        """Logits of features x [B, V, D] under the contexts params["ctx"] [B, M, W] -> [B, V, C]."""
-        text = self.clip.encode_text(self.packed, params["ctx"][:, None])              # [B, C, D]
-        return self.clip.logit_scale * F.normalize(x, dim=-1) @ text.mT
+    def logits(self, images: Tensor, params: Params | None = None) -> Tensor:
+        """Logits [B, V, C] of the images' features [B, V, D], under the contexts params["ctx"] [B, M, W]."""
+        ctx = self.start(images)["ctx"] if params is None else params["ctx"]
+        text = self.clip.encode_text(self.packed, ctx[:, None])                        # [B, C, D]
+        return self.clip.logit_scale * F.normalize(images, dim=-1) @ text.mT
 
     def first_logits(self, x: Tensor, params: Params) -> Tensor:
         if self.config.start == "cocoop":                                      # every image has its own start
