@@ -178,7 +178,7 @@ class FullBenchmark(Full, Benchmark):
             return {"depth": 9} if half else {}
         if method == "zero_shot":                          # base to novel: the data set's own template
             return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
-        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
+        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "model_fields", {})
         switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
         return {switch: True} if switch and stem in SPLITS else {}
 

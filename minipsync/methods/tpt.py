@@ -18,18 +18,19 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ..settings import Settings
 from ..views.crops import content_seed, make_views
 from .base import Method, Params, register
 from .cocoop import ConditionalPrompt
-from .coop import ContextPrompt, count_words
-from .inputs import check_test_time, check_views
+from .coop import ContextConfig, ContextPrompt, context_length
+from .inputs import check_views
 from .learner import Learner
 from .memory import episodes_in_memory
 from .numerics import bounded, careful_step, full_precision, gradients
 from .prediction import Prediction
+from .test_time_config import TestTimeConfig
 
 
 # ---- entropy ----
@@ -186,26 +187,21 @@ def stack_history(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 # ---- TPT ----
-@dataclass(frozen=True)
-class TPTConfig(Settings):
+class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     """tpt_classification.py and its scripts."""
 
-    start: Literal["words", "coop", "cocoop"] = "words"    # with "coop" and "cocoop", load() their prompts
-    n_ctx: int | None = None              # as the loaded prompts; None: the number of words in init, else 4
-    init: str | None = "a photo of a"     # for every dataset
-    n_views: int = 64                     # the image and 63 augmented views (sec. 4)
-    selection: float = 0.1                # rho: 6 of 64 (sec. 4)
-    steps: int = 1                        # sec. 4; 0 = no tuning
-    lr: float = 5e-3                      # AdamW (sec. 4)
-    weight_decay: float = 0.01            # torch's default, as in the code
-    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
-    augmix: bool = False                  # on for fine-grained sets, off for ImageNet and its variants
-    seed: int = 0                         # of the views; the code's default
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
-
-    def __post_init__(self):
-        count_words("tpt", self, 4)
-        check_test_time("tpt", self)
+    start: Literal["words", "coop", "cocoop"] = "words"
+    """what the context starts from; with "coop" and "cocoop" load() their prompts"""
+    init: str | None = "a photo of a"
+    """words that the context starts from, the same for every data set; None: random numbers, N(0, 0.02^2)"""
+    n_ctx: PositiveInt = context_length(4)
+    """number M of context vectors, as the loaded prompts; None: the number of tokens in init, else 4"""
+    lr: PositiveFloat = 5e-3
+    """rate of AdamW (sec. 4)"""
+    augmix: bool = False
+    """AugMix in the views; on for fine-grained sets, off for ImageNet and its variants"""
+    seed: int = 0
+    """seed of the views; the code's default"""
 
 
 @register
