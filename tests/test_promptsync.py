@@ -25,10 +25,10 @@ from rounding import (
 )
 
 from minipsync.data.dataset import Dataset
+from minipsync.data.few_shot import few_shot
 from minipsync.methods import build, promptsync
 from minipsync.source.domain import SourceDomain
 from minipsync.source.sampler import SourceSampler
-from minipsync.training import few_shot
 from minipsync.views import wordnet
 from minipsync.views.crops import ViewConfig, content_seed, make_views
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset import Dataset
+from ..data.few_shot import learned_pictures
 from ..files.paths import expand
 from ..methods import Method, prompt_files
-from ..training import learned_pictures
 
 
 def learned(method: Method, train_set: Dataset, folder: str | Path | None = None, *, progress: bool = True,

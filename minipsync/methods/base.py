@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import training
 from ..clip.encoders import Clip
 from ..clip.text import PackedText
+from ..data.few_shot import learned_pictures
 from ..data.names import check_class_names, warn_of_twins
 from ..settings import Settings, did_you_mean
 from . import prompt_files
@@ -183,9 +184,10 @@ class Method(OnSharedClip):
         of other classes than the method's or in another order.
         """
         check_train_set(self, train_set)
+        assert self.recipe is not None                                             # check_train_set
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
         config = self.recipe.replace(**defaults | settings)
-        learned_from = training.learned_pictures(train_set, config.shots, config.seed)
+        learned_from = learned_pictures(train_set, config.shots, config.seed)
         about = {"method": self.name, "config": self.config.model_dump(), "classes": self.class_names,
                  "data": [getattr(train_set, "name", ""), learned_from]}
         self.history = training.fit(self.parameters(), self.loss, train_set, config, self.clip,

@@ -37,7 +37,7 @@ class ContextConfig(Settings):
     n_ctx: PositiveInt = context_length(16)
     """number M of context vectors; None: the number of tokens in init"""
 
-    def check(self):
+    def check(self) -> None:
         if self.init is not None:
             n = n_tokens(self.init)
             self.require(n >= 1, "init", "words, or None for a random start")

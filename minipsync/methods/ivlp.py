@@ -39,7 +39,7 @@ class IVLPConfig(Settings, title="ivlp"):
     seed: int = 1
     """seed of the start and of the few-shot choice; the paper averages 1, 2 and 3"""
 
-    def check(self):
+    def check(self) -> None:
         if self.n_text + self.n_vision == 0:
             raise ValueError("n_text + n_vision=0 does not fit; expected 1 or more tokens")
 

@@ -71,7 +71,7 @@ class PromptAlignConfig(TestTimeConfig, MaPLeConfig, title="promptalign"):
     augmix: bool = False
     """AugMix in the views; never in the paper"""
 
-    def check(self):
+    def check(self) -> None:
         self.require(self.entropy or self.weight > 0, "entropy", "True where weight is 0")
         self.require(self.align_to >= self.align_from + 2, "align_to",
                      "at least align_from + 2, since the last block of the range is left out")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..clip.text import PackedText
 from ..data.content import of_dataset
+from ..data.few_shot import few_shot_images, learned_pictures
 from ..source.domain import SourceDomain
 from ..source.prototypes import text_prototypes
 from ..source.sampler import SourceSampler
-from ..training import few_shot_images, learned_pictures
 from ..views.crops import content_seed, make_views
 from .base import Params
 from .ivlp import IndependentPrompt

@@ -34,7 +34,7 @@ class ZeroShotConfig(Settings, title="zero_shot"):
     append_template: bool = False
     """use template beside the ensemble; ZeroshotCLIP2 does, except on ImageNet"""
 
-    def check(self):
+    def check(self) -> None:
         self.require(self.template, "template", "at least one text")
         self.require(self.ensemble != "none" or not self.append_template, "append_template",
                      "an ensemble, '7' or '80', that it is appended to")
@@ -47,7 +47,7 @@ class ZeroShotConfig(Settings, title="zero_shot"):
                                  "name goes")
 
     @property
-    def templates(self):
+    def templates(self) -> tuple[str, ...]:
         """The templates in use."""
         own = (self.template,) if isinstance(self.template, str) else self.template
         if self.ensemble == "none":

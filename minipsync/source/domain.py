@@ -141,7 +141,7 @@ class SourceDomain:
             kind = metadata.get("kind", "something else")
             raise ValueError(f"{path} holds {kind}, expected source moments or prototypes: {MEND}")
         facts = json.loads(metadata["facts"])
-        own: dict[str, Any] = {name: facts.pop(name) for name in ("variants", "recipe") if name in facts}
+        more: dict[str, Any] = {name: facts.pop(name) for name in ("variants", "recipe") if name in facts}
         parts: dict[str, type[Moments] | type[Prototypes]] = {"moments": Moments, "prototypes": Prototypes}
         names = [name for kind in kinds for name in parts[kind].NAMES]
         if set(tensors) != set(names):
@@ -151,7 +151,8 @@ class SourceDomain:
         if "moments" in kinds:
             found.moments = Moments(**{name: tensors[name] for name in Moments.NAMES})
         if "prototypes" in kinds:
-            found.prototypes = Prototypes(**own, **{name: tensors[name] for name in Prototypes.NAMES})
+            more |= {name: tensors[name] for name in Prototypes.NAMES}
+            found.prototypes = Prototypes(**more)
         if reason := found.misfit(clip, learner, class_names):
             raise ValueError(f"{path}: {reason}; compute them again with method.prepare(source_set)")
         return found.to(clip.device) if clip is not None else found

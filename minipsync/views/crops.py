@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..clip.encoders import Clip
 from ..data.pixels import to_rgb
 from ..settings import Probability, Settings, in_order, require, some_of
 from . import augment
@@ -68,8 +69,8 @@ def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | None = None, *, seed: int = 0,
-               backgrounds: Tensor | None = None, **settings) -> Tensor:
+def make_views(image: Image.Image | Tensor, n: int, clip: Clip, config: ViewConfig | None = None, *,
+               seed: int = 0, backgrounds: Tensor | None = None, **settings: Any) -> Tensor:
     """`n` views of one image: itself and n - 1 augmented ones. Model input [n, 3, S, S] on the clip's device.
 
     image: PIL, or a tensor [3, S, S] that is model input already (normalised). seed: see `content_seed`.
