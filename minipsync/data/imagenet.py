@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.paths import read_lines
+from ..files.lines import read_folder_names, read_lines
 from .checks import find_folder, fingerprint, settle, some
 from .content import Place
 from .dataset import Dataset
 from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
-from .names import read_folder_names
 
 CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
 NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
