@@ -98,7 +98,7 @@ def _attend_suffix(at: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedTe
 
 # ---- images ----
 def walk_vision(visual: VisionTransformer, images: Tensor, prompts: Tensor | None,
-                trace: tuple) -> tuple[Tensor, dict]:
+                trace: tuple[str | int, ...]) -> tuple[Tensor, dict]:
     """Return the projected features of the CLS tokens [N, D] and the tensors that `trace` asks for.
 
     `images` are [N, 3, S, S], `prompts` [N, L, n, W] or None; `trace` as in `Clip.encode_image`."""
@@ -108,7 +108,7 @@ def walk_vision(visual: VisionTransformer, images: Tensor, prompts: Tensor | Non
     if prompts is not None:
         x = torch.cat([x, prompts[:, 0].to(x.dtype)], dim=1)
     x = visual.ln_pre(x)  # [N, tokens, W]
-    kept: dict = {}
+    kept: dict[str | int, Tensor] = {}
     blocks = visual.transformer.resblocks
     for k, block in enumerate(blocks):
         if prompts is not None and 0 < k < prompts.shape[1]:
