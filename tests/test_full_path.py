@@ -15,7 +15,8 @@ from PIL import Image
 
 import minipsync as mp
 from minipsync import __main__ as command
-from minipsync.data.imagenet import FOLDERS, imagenet_classes
+from minipsync.data.imagenet import FOLDERS
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.data.splits import SPLITS
 from minipsync.evaluation.gate import check_zero_shot
 
@@ -52,7 +53,7 @@ def test_from_fit_to_table(say, tmp_path):
     assert "prompts: results/prompts/maple_imagenet_1shots_seed1_" in said
     assert "use them: minipsync run maple --seed 1 --trained-on imagenet --benchmark full" in said
     run = ["run", "maple", "promptalign", "--dataset", "a,dtd", "--limit", "4", "--views", "4", "--no-gate"]
-    with pytest.raises(ValueError, match="^promptalign has no source statistics in 'results/source'.*"
+    with pytest.raises(ValueError, match="^promptalign has no source moments in 'results/source'.*"
                                          "minipsync prepare promptalign --benchmark full --model"):
         say(*run)
     said = say("prepare", "promptalign")

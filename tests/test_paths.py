@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import minipsync as mp
 from minipsync import __main__ as cli
-from minipsync.evaluation import records
+from minipsync.evaluation.record_format import write_sidecar
 from minipsync.files import paths
 from minipsync.files.paths import check_writable, expand, write_whole
 from minipsync.files.tensors import write_tensors
@@ -52,7 +52,7 @@ def room_for(size):
 # ---- one file ----
 WRITERS = {"bytes": lambda path, size: write_whole(path, size * b"x"),
            "tensors": lambda path, size: write_tensors(path, {"x": torch.zeros(size // 4)}, {"a": "b"}),
-           "sidecar": lambda path, size: records.write_sidecar(path, {"x": size * "x"})}
+           "sidecar": lambda path, size: write_sidecar(path, {"x": size * "x"})}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -251,5 +251,5 @@ def test_damaged_records(tmp_path):
     whole = path.read_bytes()
     for damage in (b"\xff\xfe,", b'"' + 200_000 * b"x" + b'"'):
         path.write_bytes(whole + damage + b"\n")
-        with pytest.raises(ValueError, match=f"{path.name} is damaged.*delete it"):
+        with pytest.raises(ValueError, match=f"{path.name}, line 4 is not a record.*delete that line"):
             mp.evaluate(method, data, limit=2, records=tmp_path, progress=False)

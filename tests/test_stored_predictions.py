@@ -38,7 +38,7 @@ def picture(i):
 def predict(name, clip):
     """Logits [3, 5] of three pictures, with prompts as they start and a source of ten pictures."""
     method = build(name, clip, NAMES, **SETTINGS[name])
-    if method.keeps:
+    if method.needs:
         source = Dataset("toys", NAMES, [0, 1, 2, 3, 4] * 2, list("abcdefghij"), picture)
         method.prepare(source, progress=False)
     return method.predict([picture(i) for i in range(10, 13)])

@@ -11,7 +11,7 @@ Sources: CLIP (arXiv:2103.00020), CoOp (arXiv:2109.01134), MaPLe (arXiv:2210.031
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,6 @@ from ..data.pixels import to_rgb
 from .blocks import check_towers, take_tokens, walk_text, walk_vision
 from .text import PackedText, tokenizer
 
-Encoded = Any  # what an encoder returns: a Tensor, or (Tensor, dict) if a trace is asked for
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -146,8 +145,16 @@ class Clip(nn.Module):
         return x * x.new_tensor(self.std)[:, None, None] + x.new_tensor(self.mean)[:, None, None]
 
     # ---- the two encoders ----
-    def encode_text(self, packed: PackedText, prompts: Tensor | None = None, trace: tuple[str, ...] = (), *,
-                    normalize: bool = True) -> Encoded:
+    @overload
+    def encode_text(self, packed: PackedText, prompts: Tensor | None = None, *,
+                    normalize: bool = True) -> Tensor: ...
+
+    @overload
+    def encode_text(self, packed: PackedText, prompts: Tensor | None, trace: tuple[str, ...], *,
+                    normalize: bool = True) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def encode_text(self, packed: PackedText, prompts: Tensor | None = None, trace: tuple = (), *,
+                    normalize: bool = True) -> Tensor | tuple[Tensor, dict]:
         """Return the features of C texts, float32 [C, D], or [B, C, D] if the prompts have an episode axis.
 
         packed:    the texts, from `pack_texts` or `pack_context`.
@@ -186,8 +193,16 @@ class Clip(nn.Module):
         tokens = take_tokens(tokens.float(), index).where(mask[..., None], 0.0)  # [B, C, T, D]
         return features, {"tokens": tokens if episodic else tokens[0], "mask": mask}
 
-    def encode_image(self, images: Tensor, prompts: Tensor | None = None, trace: tuple[str | int, ...] = (),
-                     *, normalize: bool = True) -> Encoded:
+    @overload
+    def encode_image(self, images: Tensor, prompts: Tensor | None = None, *,
+                     normalize: bool = True) -> Tensor: ...
+
+    @overload
+    def encode_image(self, images: Tensor, prompts: Tensor | None, trace: tuple[str | int, ...], *,
+                     normalize: bool = True) -> tuple[Tensor, dict]: ...
+
+    def encode_image(self, images: Tensor, prompts: Tensor | None = None, trace: tuple = (), *,
+                     normalize: bool = True) -> Tensor | tuple[Tensor, dict]:
         """Return the features of images, float32 [N, D] or [B, V, D].
 
         images:    model input (`preprocess`), [N, 3, S, S] or [B, V, 3, S, S].

@@ -7,19 +7,16 @@ those of CLIP's notebook.
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from ..files.lines import read_folder_names, read_lines
-from .checks import find_folder, fingerprint, settle, some
+from ..files.lines import read_folder_names
+from .checks import find_folder, settle, some
 from .content import Place
 from .dataset import Dataset
+from .imagenet_classes import imagenet_classes
 from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
-
-CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
-NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
 
 
 @dataclass(frozen=True)
@@ -59,23 +56,6 @@ FOLDERS = {
                              classes="pug")
        for key, folder in PUG.items()},
 }
-
-
-@cache
-def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[int, ...]]]:
-    """Return ImageNet's 1000 WordNet ids, their class names, and the labels of {"all", "a", "r"}.
-
-    The ids are those of timm, copied into the package; the names are open_clip's. Raises RuntimeError if
-    open_clip has changed them.
-    """
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # here, because open_clip loads torch models
-    if (found := fingerprint(IMAGENET_CLASSNAMES)) != NAMES:
-        raise RuntimeError("open_clip's IMAGENET_CLASSNAMES are not the names of CLIP's notebook "
-                           f"(fingerprint {found}, expected {NAMES}); install open_clip_torch 3.3.0, "
-                           "which has them")
-    rows = [line.split() for line in read_lines(CLASSES)]
-    part = {key: tuple(i for i, row in enumerate(rows) if key in row[1:]) for key in ("a", "r")}
-    return tuple(row[0] for row in rows), tuple(IMAGENET_CLASSNAMES), {"all": tuple(range(len(rows))), **part}
 
 
 def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Dataset:

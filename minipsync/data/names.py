@@ -14,7 +14,7 @@ import numpy as np
 
 from ..files.lines import read_folder_names
 from .checks import some
-from .imagenet import imagenet_classes
+from .imagenet_classes import imagenet_classes
 
 WORDNET = re.compile(r"n\d{8}")
 NUMBERED = re.compile(r"(?:\d+|n\d{8})[\W_]+.*[^\W\d_]")     # "001.Black_footed_Albatross"
