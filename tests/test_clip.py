@@ -200,6 +200,21 @@ def test_preprocess(tiny_clip):
 
 
 # ---- loading ----
+def test_fingerprint_names_what_decides_the_features_beside_the_weights():
+    """The same weights with another activation, heads or colours are another CLIP, with other features."""
+    models = {name: new_model(CONFIG | changed) for name, changed in {
+        "as it is": {}, "activation": {"quick_gelu": True},
+        "image heads": {"vision_cfg": VISION | {"head_width": 64}},
+        "text heads": {"text_cfg": CONFIG["text_cfg"] | {"heads": 4}}}.items()}
+    first = models["as it is"].state_dict()
+    assert all(torch.equal(first[k], v) for model in models.values() for k, v in model.state_dict().items())
+    clips = {name: Clip(model) for name, model in models.items()}
+    clips |= {name: Clip(new_model(CONFIG), **{name: (0.5, 0.5, 0.5)}) for name in ("mean", "std")}
+    assert len({clip.fingerprint for clip in clips.values()}) == len(clips) == 6
+    same = Clip(new_model(CONFIG), mean=open_clip.OPENAI_DATASET_MEAN)
+    assert same.fingerprint == clips["as it is"].fingerprint
+
+
 def test_fingerprint_names_the_weights():
     state = tiny.tiny_state_dict(3)
     clip = load_clip(state_dict=state, device="cpu")

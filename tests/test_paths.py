@@ -191,6 +191,19 @@ def test_home(monkeypatch, tmp_path):
     assert expand("~/x") == tmp_path / "x" and expand(Path("a/~")) == Path("a/~")
 
 
+def test_records_in_the_home_folder_are_compared(monkeypatch, tmp_path):
+    """Also with the mark that a spreadsheet on Windows puts first."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    rows = "image,label,correct,top5\n" + "".join(f"{i},0,{i % 2},0\n" for i in range(8))
+    (tmp_path / "a.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / "b.csv").write_text(rows, encoding="utf-8-sig")
+    assert mp.compare("~/a.csv", "~/b.csv").difference == 0
+    (tmp_path / "b.csv").write_text(rows, encoding="utf-16")
+    with pytest.raises(ValueError, match="b.csv' is not UTF-8 text"):
+        mp.compare("~/a.csv", "~/b.csv")
+
+
 @pytest.mark.parametrize("path", ["~/x", "~", "~nobody/x"])
 def test_no_home(path, homeless):
     with pytest.raises(FileNotFoundError, match=f"{path}.*no home folder is known.*write the path out"):

@@ -3,9 +3,10 @@
 `walk_text` and `walk_vision` compute what the towers of an open_clip model compute, and replace tokens by
 prompts at the layers that have some. `Clip` (encoders.py) checks what goes in and calls them.
 
-Shapes: B episodes, U different texts of at most P + S tokens (P shared by all, S in the longest rest), N
-packed text tokens or images, L layers with prompts, n prompts a layer, W width, H heads of width w, D width
-of the joint space. Sources: CLIP (arXiv:2103.00020), MaPLe (arXiv:2210.03117) for prompts in deeper layers.
+Shapes: B episodes, N packed text tokens or images, U different texts, P tokens that all texts share, S tokens
+of the longest suffix, L layers with prompts, n prompts a layer, W width, H heads of width w, D width of the
+joint space of both encoders. Sources: CLIP (arXiv:2103.00020); MaPLe (arXiv:2210.03117) for prompts in deeper
+layers.
 """
 
 import torch
@@ -98,17 +99,17 @@ def _attend_suffix(at: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedTe
 
 # ---- images ----
 def walk_vision(visual: VisionTransformer, images: Tensor, prompts: Tensor | None,
-                trace: tuple) -> tuple[Tensor, dict]:
+                trace: tuple[str | int, ...]) -> tuple[Tensor, dict]:
     """Return the projected features of the CLS tokens [N, D] and the tensors that `trace` asks for.
 
-    `images` are [N, 3, S, S], `prompts` [N, L, n, W] or None; `trace` as in `Clip.encode_image`."""
+    `images` are [N, 3, height, width], `prompts` [N, L, n, W] or None; `trace` as in `Clip.encode_image`."""
     x = visual.conv1(images).flatten(2).transpose(1, 2)  # [N, patches, W]
     x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
     x = x + visual.positional_embedding.to(x.dtype)
     if prompts is not None:
         x = torch.cat([x, prompts[:, 0].to(x.dtype)], dim=1)
     x = visual.ln_pre(x)  # [N, tokens, W]
-    kept: dict = {}
+    kept: dict[str | int, Tensor] = {}
     blocks = visual.transformer.resblocks
     for k, block in enumerate(blocks):
         if prompts is not None and 0 < k < prompts.shape[1]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import QuickGELU, TextTransformer
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
@@ -81,16 +81,31 @@ class Clip(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that name these weights: the same on every device and at every precision."""
+        """16 hex digits that name this CLIP: its weights, activation, heads and normalisation of colours.
+
+        They are the same on every device and at every precision."""
         state = self.model.state_dict()
-        version = tuple(t._version for t in state.values())
+        version = (self.mean, self.std, *(t._version for t in state.values()))
         if self._fingerprint[1:] != version:
             digest = hashlib.sha256()
             for name in sorted(state):
                 digest.update(name.encode())
                 digest.update(state[name].float().cpu().contiguous().numpy())
+            digest.update(self._beside_weights().encode())
             self._fingerprint = (digest.hexdigest()[:16], *version)
         return self._fingerprint[0]
+
+    def _beside_weights(self) -> str:
+        """Return what decides the features and is no weight.
+
+        It is "" for GELU, heads of 64 channels and OpenAI's normalisation, as in the mini CLIP."""
+        modules = dict(self.model.named_modules())
+        found = [f"{name} {m.head_dim}" for name, m in modules.items()
+                 if isinstance(m, nn.MultiheadAttention) and m.head_dim != 64]
+        found += ["QuickGELU"] * any(isinstance(m, QuickGELU) for m in modules.values())
+        if (self.mean, self.std) != (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD):
+            found += [str(self.mean), str(self.std)]
+        return " ".join(found)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Clip":
         """Move the weights, as `to` and `cuda` do. Raises TypeError if that would change their type."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files.lines import read_folder_names
 from .checks import find_folder, settle, some
 from .content import Place
 from .dataset import Dataset
 from .imagenet_classes import imagenet_classes
 from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
-from .names import read_folder_names
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from ..files.paths import read_lines
+from ..files.lines import read_lines
 from .checks import fingerprint
 
 CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"

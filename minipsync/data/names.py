@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..files.paths import read_lines
+from ..files.lines import read_folder_names
 from .checks import some
+from .imagenet_classes import imagenet_classes
 
 WORDNET = re.compile(r"n\d{8}")
 NUMBERED = re.compile(r"(?:\d+|n\d{8})[\W_]+.*[^\W\d_]")     # "001.Black_footed_Albatross"
@@ -135,21 +136,6 @@ def _warn_of_order(root: Path, folders: list[str], names: list[str]) -> None:
                       "{folder: name} to be sure", stacklevel=4)
 
 
-def read_folder_names(file: Path) -> dict[str, tuple[str, int]]:
-    """Return {folder: (name, number of the line)} of a file with lines "folder name words".
-
-    Blank lines are skipped. Raises ValueError for a line without a name, and for a folder's second line."""
-    names: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(read_lines(file), 1):
-        words = re.split(r"[ \t]+", line.strip(), maxsplit=1)
-        if words != [""]:
-            if len(words) == 1 or words[0] in names:
-                raise ValueError(f"line {number} of {str(file)!r} is {line!r}; expected 'folder name', once "
-                                 "for each folder")
-            names[words[0]] = words[1], number
-    return names
-
-
 def _names_in_file(file: Path, folders: list[str]) -> dict[str, str]:
     """Return {folder: name} of classnames.txt. Raises ValueError for a line of no folder that is there."""
     names = read_folder_names(file)
@@ -164,7 +150,6 @@ def _names_in_file(file: Path, folders: list[str]) -> dict[str, str]:
 def _names_of_folders(root: Path, folders: list[str]) -> list[str]:
     """Return the folders' own names with spaces for underscores, or ImageNet's names for its WordNet ids."""
     if all(map(WORDNET.fullmatch, folders)):
-        from .imagenet_classes import imagenet_classes  # here, because open_clip loads torch models
         wnids, words, _ = imagenet_classes()
         known = dict(zip(wnids, words, strict=True))
         if known.keys() >= set(folders):

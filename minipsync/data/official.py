@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.paths import read_lines, read_numbered
+from ..files.lines import read_lines, read_numbered
 
 Items = list[tuple[str, int]]                      # path below the folder of pictures, label
 

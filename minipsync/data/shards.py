@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files.paths import expand, read_numbered, read_text
+from ..files.lines import read_numbered
+from ..files.paths import expand, read_text
 from . import listing
 from .checks import some
 from .content import Place

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..files.paths import expand, write_whole
+from ..files.paths import expand, read_text, write_whole
 from .rows import COLUMNS
 
 HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -62,7 +62,7 @@ def read_sidecar(sidecar: Path) -> tuple[dict, str, dict]:
     """(description, key, facts) of a run. ValueError for a file that is missing, damaged or of another run
     than its key says."""
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        content = json.loads(read_text(sidecar))
         about, key, facts = content["run"], content["key"], content.get("facts") or {}
         if not {"method", "dataset", "seed"} <= set(about) or run_key(about) != key:
             raise ValueError("it does not describe the run that its key stands for")

@@ -16,6 +16,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import binary_calibration_error
 
+from ..files.paths import read_text
+
 ECE_BINS = 15
 NOT_TOLD_APART = "not told apart"
 
@@ -210,7 +212,7 @@ def _records_of(x: Result | pd.DataFrame | str | Path, which: str) -> tuple[str,
     if isinstance(x, pd.DataFrame):
         name, rows = which, x
     elif isinstance(x, (str, Path)):
-        name, text = Path(x).stem, Path(x).read_text(encoding="utf-8")
+        name, text = Path(x).stem, read_text(x)
         whole = io.StringIO(text[:text.rfind("\n") + 1])   # a kill may have torn the last line
         rows = pd.read_csv(whole, dtype={"image": str, "top5": str}, keep_default_na=False)
     else:

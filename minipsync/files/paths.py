@@ -36,30 +36,6 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8") from None
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """Return the lines of a UTF-8 file without the blank ones at its end. Raises as `read_text`.
-
-    Only line feeds and carriage returns end a line, not the other characters that Python counts as such."""
-    lines = read_text(path).split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
-
-
-def read_numbered(path: str | Path) -> list[str]:
-    """Return the lines, without spaces around them, of a file in which the number of a line has a meaning.
-
-    The first line may stand for the label 0, the second for 1. Raises ValueError for a blank line in between:
-    leaving it out would give all the later lines another number."""
-    lines = [line.strip() for line in read_lines(path)]
-    if "" in lines:
-        at = lines.index("") + 1
-        raise ValueError(f"line {at} of {str(path)!r} is blank; the first line is for 0, the second for 1, "
-                         "and so on, so that none between may be empty: write what belongs there, or take "
-                         "the line out if it stands for nothing")
-    return lines
-
-
 def write_whole(path: str | Path, content: bytes, what: str = "the file") -> Path:
     """Write `content` to `path` in one step, creating the folders above it. Returns the path.
 

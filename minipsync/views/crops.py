@@ -118,7 +118,7 @@ def augment_views(image: Tensor, n: int, size: int, config: ViewConfig, generato
     return x
 
 
-def _drawn(n: int, probability: float, generator: Generator, device) -> Tensor:
+def _drawn(n: int, probability: float, generator: Generator, device: torch.device) -> Tensor:
     """Indices of the views that an event of this probability hits."""
     return (torch.rand(n, generator=generator) < probability).nonzero()[:, 0].to(device)
 
