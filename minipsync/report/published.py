@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.own import split_half
 from ..evaluation.protocols import OOD
 from ..evaluation.results import Result, verdict
 
@@ -153,6 +154,13 @@ def mean(*values: float) -> float:
 def label_of(dataset: str, origin: str | None) -> str:
     """How tables call a data set: one's own is "own NAME", an incomplete copy "NAME (partial)"."""
     return {"own": f"own {dataset}", "partial": f"{dataset} (partial)"}.get(origin or "", dataset)
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """"dtd_base (partial)" -> ("dtd (partial)", "base"); the half of a whole data set is ""."""
+    partial = " (partial)" * label.endswith(" (partial)")
+    stem, half = split_half(label.removesuffix(partial))
+    return stem + partial, half
 
 
 def _checked(results: Result | list[Result] | pd.DataFrame, benchmark: str) -> pd.DataFrame:
