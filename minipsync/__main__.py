@@ -24,17 +24,18 @@ import typer
 from safetensors import SafetensorError
 
 from . import __version__, distributed
-from .data import BENCHMARKS, benchmark
 from .data.full import ROOT
+from .evaluation.benchmark import BENCHMARKS, benchmark
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
-from .evaluation.protocols import learned, prompt_file
+from .evaluation.prompts import learned, prompt_file
 from .files.paths import expand, write_whole
 from .methods import REGISTRY, build, prompt_files
+from .methods.with_source import find_source
 from .report.papers import TABLES, load_runs, report
 from .report.writers import to_csv, to_latex, to_markdown, to_text
 from .settings import did_you_mean
-from .source.moments import SHIPPED, prompts_fingerprint
+from .source.domain import SHIPPED, prompts_fingerprint
 from .source.one_pass import forget
 
 app = typer.Typer(help="Prompt learning for CLIP: learn prompts, run methods, build the papers' tables.",
@@ -139,9 +140,9 @@ def fit(method: Annotated[str, typer.Argument(help="coop, cocoop, maple or ivlp"
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("fit runs in one process, without torchrun: the papers' batches are too small to "
                          "share")
-    good = [name for name, each in REGISTRY.items() if each.recipe is not None and not each.keeps]
+    good = [name for name, each in REGISTRY.items() if each.recipe is not None and not each.needs]
     if method in REGISTRY and method not in good:
-        more = ", it tunes those of maple" if REGISTRY[method].keeps else ""
+        more = ", it tunes those of maple" if REGISTRY[method].needs else ""
         raise TypeError(f"{method} is not trained{more}; expected one of {', '.join(good)}")
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
@@ -171,7 +172,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, prom
             again: Annotated[bool, typer.Option("--again", help="compute what is there, too")] = False,
             out: Source = SOURCE, quiet: Quiet = False):
     """Compute what a method keeps of its source: token statistics or class prototypes."""
-    if wrong := [name for name in methods if name in REGISTRY and not REGISTRY[name].keeps]:
+    if wrong := [name for name in methods if name in REGISTRY and not REGISTRY[name].needs]:
         raise ValueError(f"{wrong[0]} keeps nothing of its source; expected promptalign or promptsync")
     own_device = distributed.start()
     bench = _bench(benchmark, root, partial, model, weights)
@@ -184,15 +185,15 @@ def prepare(methods: Annotated[list[str], typer.Argument(help="promptalign, prom
         own |= {"seed": s} if s is not None else {}        # as `run` builds it: the recipe may depend on it
         built = build(method, clip, train.class_names, **{**bench.settings(method), **own})
         _load(built, prompts, train.name, s, bench, lambda: train)
-        there = built.find_source(out, train) is not None
+        there = find_source(built, out, train) is not None
         there = distributed.from_first(there)                  # all processes do the same
         if there and not again:
-            _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
+            _say(f"{method}: {built.needs} for {built.prompts_from} are there (--again computes them anew)")
             continue
         checkpoint = out / f"{method}_{train.name}_{prompts_fingerprint(built.learner)[:8]}.part"
         built.prepare(train, progress=not quiet, checkpoint=checkpoint)
         if distributed.rank() == 0:
-            print(f"{built.keeps}: {getattr(built, built.keeps).keep(out)}")
+            print(f"{built.needs}: {built.source.save(out)}")
             forget(checkpoint)
     distributed.stop()
 
@@ -317,24 +318,7 @@ def _load(method, prompts, trained_on, seed, bench, train_set):
         return prompt_files.load(method, place)
     if prompts != PROMPTS and not place.is_dir():
         raise FileNotFoundError(f"--prompts {prompts}: there is no such file or folder")
-    choice = {"trained_on": trained_on, "seed": seed, "train_set": _at_hand(train_set, trained_on)}
-    try:
-        try:
-            path = prompt_files.find(method, place, **choice)
-        except FileNotFoundError as missing:
-            try:
-                path = prompt_files.find(method, **choice)
-            except FileNotFoundError as error:         # of the two lists the one that is not empty
-                raise (error if str(missing).endswith("none") else missing) from None
-    except prompt_files.SeveralFit as error:
-        if method.keeps or method.recipe is None:      # it is another method that is trained
-            raise
-        same = build(method.name, method.clip, train_set().class_names, config=method.config)
-        name = prompt_file(same, train_set(), **bench.settings(f"{method.name}.fit", trained_on))
-        path = next((path for path in error.paths if path.name == name), None)
-        if path is None:
-            raise
-    prompt_files.load(method, path)
+    bench.load_prompts(method, place, trained_on, seed)
 
 
 def _at_hand(train_set, trained_on):
@@ -351,17 +335,18 @@ def _at_hand(train_set, trained_on):
 def _take_source(method, folder, train_set, trained_on, images, command):
     """`method` with what it keeps of its source; images=False only looks whether all is there. Raises
     FileNotFoundError with the command for what is missing, ValueError for prompts of another source."""
-    if not method.keeps:
+    if not method.needs:
         return method
-    train = train_set() if method.keeps == "prototypes" else None    # PromptAlign needs its numbers alone
+    train = train_set() if method.needs == "prototypes" else None    # PromptAlign needs its numbers alone
     if train is not None and method.trained_on not in ("", train.name):
         raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
                          f"{method.trained_on}; say --trained-on {method.trained_on}")
-    if method.find_source(folder, _at_hand(train_set, trained_on)) is None:
-        raise FileNotFoundError(f"{method.name} has no source {method.keeps} in {str(folder)!r} for the "
+    found = find_source(method, folder, _at_hand(train_set, trained_on))
+    if found is None:
+        raise FileNotFoundError(f"{method.name} has no source {method.needs} in {str(folder)!r} for the "
                                 f"prompts {method.prompts_from}; compute them once: minipsync prepare "
                                 f"{method.name} {command}")
-    return method.use_source(folder, train) if images else method
+    return method.prepare(train, found=found) if images else method
 
 
 def _say(text):

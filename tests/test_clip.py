@@ -13,8 +13,9 @@ from rounding import FEATURES, GRADIENTS, U, features, gradients, half, relative
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from minipsync.clip.encoders import Clip, load_clip, new_model, save_mini
+from minipsync.clip.encoders import Clip
 from minipsync.clip.text import pack_context, pack_texts
+from minipsync.clip.weights import load_clip, new_model, save_mini
 
 TEXTS = ["a photo of a cat.", "a sketch of a great white shark.", "crêpe", "a photo of a cat."]
 VISION = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 32, "layers": 2}
@@ -289,6 +290,8 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no route")
 
+    with pytest.raises(ValueError, match="unknown CLIP 'ViT-L-14-337'.*Did you mean 'ViT-L-14-336'?"):
+        load_clip("ViT-L-14-337")
     with pytest.raises(ValueError, match="unknown CLIP 'ViT-B-17'.*'ViT-B-16'"):
         load_clip("ViT-B-17")
     with pytest.raises(FileNotFoundError, match="there is no file .*absent.safetensors.*save_mini"):

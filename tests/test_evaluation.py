@@ -24,7 +24,10 @@ from minipsync.data import folder
 from minipsync.evaluation.evaluate import balanced_order, compare, evaluate
 from minipsync.evaluation.records import RecordFile
 from minipsync.evaluation.results import newcombe
+from minipsync.methods.prediction import Prediction
 from minipsync.report.runs import load_runs
+from minipsync.source.domain import SourceDomain
+from minipsync.source.moments import Moments
 
 CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
 
@@ -229,7 +232,7 @@ def test_runs_are_never_mixed(tmp_path):
     with pytest.raises(ValueError, match="prompts is"):
         evaluate(trained, data, limit=4, records=path, progress=False)
     trained = Guess()
-    trained.statistics = type("Statistics", (), {"tensors": ("means",), "means": torch.zeros(2)})()
+    trained.source = SourceDomain(Moments(torch.zeros(2), torch.zeros(2)))
     with pytest.raises(ValueError, match="source is"):
         evaluate(trained, data, limit=4, records=path, progress=False)
     before = path.read_bytes()
@@ -471,12 +474,11 @@ def test_a_batch_that_was_interrupted_is_predicted_with_its_mates(tmp_path):
 
 
 class Untuned(Guess):
-    """A method that tunes: what it said before stands in `untuned`."""
+    """A method that tunes: what it said before comes along as `untuned`."""
 
     def predict(self, images):
         logits = super().predict(images)
-        self.untuned = torch.zeros_like(logits)
-        return logits
+        return Prediction(logits, torch.zeros_like(logits))
 
 
 def test_entropy_before_is_that_of_the_untuned_prediction():

@@ -15,7 +15,8 @@ from PIL import Image
 
 import minipsync as mp
 from minipsync import __main__ as command
-from minipsync.data.imagenet import FOLDERS, imagenet_classes
+from minipsync.data.imagenet import FOLDERS
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.data.splits import SPLITS
 from minipsync.evaluation.gate import check_zero_shot
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import minipsync as mp
+from minipsync.evaluation.prompts import learned, prompt_file
 from minipsync.evaluation.protocols import (
     average,
     base_to_novel,
     from_source,
     harmonic_mean,
-    learned,
-    prompt_file,
 )
 from minipsync.evaluation.results import wilson
 from minipsync.methods.prompt_files import hand_over

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import minipsync as mp
-from minipsync.evaluation.protocols import prompt_file
+from minipsync.evaluation.prompts import prompt_file
 from minipsync.methods import REGISTRY, build, prompt_files
 from minipsync.settings import replace_settings
 from minipsync.training import TrainConfig

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..data.content import of_dataset
 from ..data.dataset import Dataset
+from ..source.domain import SourceDomain
 from . import rows
 from .source_code import code_fingerprint
 
@@ -30,9 +31,8 @@ def describe_run(method: Any, data: Dataset, ids: Sequence[str], labels: Sequenc
     cache: a folder where the fingerprint of a large data set is kept (see data/content.py)."""
     config, clip = getattr(method, "config", None), getattr(method, "clip", None)
     prompts = method.state_dict() if hasattr(method, "state_dict") else {}
-    # statistics and prototypes of the source: attributes that name their tensors in `tensors`
-    source = {f"{part}.{name}": getattr(value, name) for part, value in vars(method).items()
-              for name in getattr(value, "tensors", ())}
+    known = getattr(method, "source", None)
+    source = known.tensors() if isinstance(known, SourceDomain) else {}
     through = [rows.predict_rows, method, data, getattr(data, "reader", None), clip]
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)

@@ -3,15 +3,11 @@
     table = base_to_novel(bench, "coop", ["animals", "vehicles"], seeds=(1, 2, 3))
     average(table)                            # over seeds, then over data sets; H of the averages
 
-The rules are in METHODS 3.5 and 3.6. Prompts are learned once for each method, training set and seed:
-`learned` loads those that the package ships or that an earlier run kept, and trains only what is not there.
+The rules are in METHODS 3.5 and 3.6. Prompts are learned once for each method, training set and seed
+(`prompts.learned`).
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,11 @@ import pandas as pd
 from ..clip.encoders import Clip
 from ..data.dataset import Dataset
 from ..data.own import HALVES
-from ..files.paths import expand
 from ..methods import REGISTRY, build, prompt_files
 from ..methods.base import Method
-from ..settings import replace_settings
-from ..training import learned_pictures
+from ..methods.with_source import SourceMethod, find_or_prepare
 from .evaluate import evaluate
+from .prompts import learned
 from .results import wilson
 
 SEEDS = (1, 2, 3)
@@ -35,46 +30,6 @@ OOD = ("v2", "sketch", "a", "r")
 def harmonic_mean(base: float, novel: float) -> float:
     """H = 2 B N / (B + N) of two accuracies (CoCoOp, arXiv:2203.05557, table 1); 0 where both are 0."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
-
-
-# ---- prompts ----------------------------------------------------------------------------------------
-def learned(method: Method, train_set: Dataset, folder: str | Path | None = None, *, progress: bool = True,
-            **recipe: Any) -> Method:
-    """`method` with prompts trained on `train_set`: loaded if this training was done before, else fitted.
-
-    folder: where to keep prompts and look for them, beside those of the package; None: nothing is kept.
-    recipe: fields of `TrainConfig` that differ from the paper's.
-    A file's name stands for everything that training depends on (method, config, recipe, images, classes,
-    backbone), so a changed setting trains anew. A run that was killed goes on from its checkpoint in
-    `folder`. Returns `method`."""
-    name = prompt_file(method, train_set, **recipe)
-    for place in [folder, prompt_files.SHIPPED] if folder else [prompt_files.SHIPPED]:
-        if (file := expand(place) / name).is_file():
-            return method.load(file)
-    checkpoint = expand(folder) / f"{name}.training" if folder else None
-    method.fit(train_set, checkpoint=checkpoint, progress=progress, **recipe)
-    if checkpoint is not None:
-        method.save(checkpoint.with_suffix(""))
-        checkpoint.unlink(missing_ok=True)
-    return method
-
-
-def prompt_file(method: Method, train_set: Dataset, **recipe: Any) -> str:
-    """The file name of prompts of `method` trained on `train_set` with `recipe` (see `learned`)."""
-    if method.recipe is None:
-        raise TypeError(f"{method.name} is not trained; expected a method with a recipe, as coop or maple")
-    clip: Any = method.clip
-    config = replace_settings(method.recipe, {"seed": method.config.seed} | recipe, f"{method.name}.fit")
-    free = ("workers", "cache_mb", "save_every")                  # these change no prompt
-    facts = {"config": asdict(method.config), "backbone": clip.fingerprint,
-             "precision": clip.precision, "classes": method.class_names,
-             "recipe": {k: v for k, v in asdict(config).items() if k not in free},
-             "images": [learned_pictures(train_set, config.shots, config.seed),
-                        *map(train_set.image_id, range(len(train_set)))]}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-    shots = "all" if config.shots is None else config.shots
-    name = re.sub(r"[^\w.-]+", "_", train_set.name)
-    return f"{method.name}_{name}_{shots}shots_seed{config.seed}_{key}.safetensors"
 
 
 # ---- protocols --------------------------------------------------------------------------------------
@@ -145,11 +100,10 @@ def _trained(bench: Any, name: str, source: str, seeds: Iterable[int], folder: s
         def start(data: Dataset, more: dict[str, Any], prompts: Method = prompts) -> Method:
             if trained == name:
                 return prompts.set_class_names(data.class_names)
-            method = prompt_files.hand_over(prompts, build_for(data, more))
-            if method.keeps:
-                method.use_source(folder, train)
-                if folder and method.find_source(folder) is None:    # not there yet, nor in the package
-                    getattr(method, method.keeps).keep(folder)
+            method = build_for(data, more)
+            prompt_files.hand_over(prompts, method)
+            if isinstance(method, SourceMethod):
+                find_or_prepare(method, train, folder)
             return method
 
         yield seed, start

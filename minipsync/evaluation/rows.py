@@ -21,7 +21,8 @@ def predict_rows(method: Any, batch: Mapping[int, Image.Image], ids: Sequence[st
     Probabilities are the softmax of the logits in float64, entropies are in nats. Raises ValueError for
     logits of another shape than [B, C] and for logits that are not finite."""
     start = time.perf_counter()
-    logits = torch.as_tensor(method.predict(list(batch.values()))).detach().float().cpu()    # [B, C]
+    found = method.predict(list(batch.values()))
+    logits = torch.as_tensor(found).detach().float().cpu()                                   # [B, C]
     seconds = (time.perf_counter() - start) / len(batch)  # .cpu() has waited for a GPU
     name, expected = name_of(method), (len(batch), len(method.class_names))
     if tuple(logits.shape) != expected:
@@ -33,7 +34,7 @@ def predict_rows(method: Any, batch: Mapping[int, Image.Image], ids: Sequence[st
                          '"fp32" or a smaller learning rate')
     p = logits.double().softmax(dim=1)                                                       # [B, C]
     entropy = _entropy(p)                                                                    # [B]
-    untuned = getattr(method, "untuned", None)            # of a method that tunes on the image: before it did
+    untuned = getattr(found, "untuned", None)             # of a method that tunes on the image: before it did
     before = entropy if untuned is None else _entropy(untuned.double().cpu().softmax(dim=1))
     best = logits.argsort(dim=1, descending=True, stable=True)[:, :5].tolist()               # [B, 5]
     rows = {}

@@ -8,11 +8,14 @@ Both encoders stay frozen; cross-entropy on a few labelled images per class trai
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Generator, Tensor
+
+from ..clip.encoders import Clip
 from ..clip.text import tokenize
 from ..settings import Settings, require
 from ..training import TrainConfig
 from .base import Method, register
-from .prompts import ContextPrompt
+from .learner import Learner, Prompts, generator, normal, word_embeddings
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,35 @@ def count_words(owner, config, otherwise):
                 "for a random start")
 
 
+class ContextPrompt(Learner):
+    """CoOp's context: `ctx` [n_ctx, W], or [n_classes, n_ctx, W] if `class_specific`. TPT tunes the same.
+
+    init: words to start from, as "a photo of a", whose number of tokens becomes n_ctx; None: N(0, 0.02^2).
+      (The official code ignores class_specific if there is an init; here every class starts from it.)
+    position: of the class name, "end", "middle" or "front" (`pack_context` shows the three).
+    """
+
+    def __init__(self, clip: Clip, n_ctx: int = 16, init: str | None = None, class_specific: bool = False,
+                 n_classes: int | None = None, *, position: str = "end", seed: int | Generator = 0):
+        if class_specific and n_classes is None:
+            raise ValueError("class_specific=True needs n_classes, the number of classes")
+        start = word_embeddings(clip, init) if init else None
+        super().__init__(clip, n_ctx if start is None else len(start), position=position,
+                         n_classes=n_classes if class_specific else None)
+        shape = (*(n_classes,) * class_specific, self.n_ctx, clip.text_width)
+        self._add("ctx", start.expand(shape).clone() if init else normal(generator(seed), *shape))
+
+    def forward(self, params: dict[str, Tensor] | None = None) -> Prompts:
+        """Give the context to the text encoder, as tokens of layer 0 in the places left free for it.
+
+        -> text prompts [1, S, W] with S = n_ctx, or n_classes * n_ctx; [B, 1, S, W] with episodes.
+        """
+        ctx = self._values(params)["ctx"]
+        if self.n_classes is not None:
+            ctx = ctx.flatten(-3, -2)  # (..., C*n, W): slot = class * n_ctx + m
+        return Prompts(text=ctx.unsqueeze(-3))
+
+
 @register
 class CoOp(Method):
     """Context optimisation. `learner.ctx` is [M, W], or [C, M, W] if class-specific."""
@@ -50,7 +82,7 @@ class CoOp(Method):
     name, Config = "coop", CoOpConfig
     recipe = TrainConfig(epochs=50, batch_size=32, lr=0.002)    # ImageNet; on other sets 200 (16 shots)
 
-    def make_learner(self):
+    def make_learner(self) -> ContextPrompt:
         c = self.config
         return ContextPrompt(self.clip, c.n_ctx, c.init, c.class_specific, len(self.class_names),
                              position=c.position, seed=c.seed)

@@ -14,9 +14,9 @@ from typing import Literal
 
 from ..settings import Settings, require
 from .base import register
-from .episodes import TestTimeMethod
-from .prompts import CoupledPrompt
-from .tpt import check_test_time
+from .inputs import check_test_time
+from .maple import CoupledPrompt
+from .tpt import TestTimeMethod
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class MaPLeTPT(TestTimeMethod):
     name, Config = "maple_tpt", MaPLeTPTConfig
     accepts = ("maple",)
 
-    def make_learner(self):
+    def make_learner(self) -> CoupledPrompt:
         c = self.config
         learner = CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         if c.variant == "A":

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,15 +24,15 @@ class SeveralFit(ValueError):
         self.paths = paths
 
 
-def save(method, path):
+def save(method: Any, path: str | Path) -> Path:
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
     return write_tensors(path, method.learner.state_dict(), describe(method))
 
 
-def describe(method):
-    """What the prompts of `method` belong to, as a file keeps it: {name: text}."""
+def describe(method: Any) -> dict[str, str]:
+    """What the prompts of a method belong to: the metadata of their file."""
     config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
     return {"format": FORMAT, "method": method.name, "config": json.dumps(config),
             "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
@@ -39,7 +40,7 @@ def describe(method):
             "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
 
 
-def load(method, path="auto", **choice):
+def load(method: Any, path: str | Path = "auto", **choice: Any) -> None:
     """Put the prompts of a file into the learner of `method`; ValueError says what does not fit."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
@@ -48,24 +49,24 @@ def load(method, path="auto", **choice):
     elif (path := expand(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
-    _take(method, tensors, metadata, path, path.name, **choice)
+    if reason := _other_choice(metadata, **choice):
+        raise ValueError(f"{path}: {reason}")
+    _take(method, tensors, metadata, Path(path).name, str(path))
 
 
-def hand_over(giver, taker):
-    """Copy the prompts of a method into another that accepts them, with all that is known of them, as saving
-    and loading a file would. ValueError says what does not fit. Returns `taker`."""
-    _take(taker, giver.learner.state_dict(), describe(giver), f"the prompts of {giver.name}",
-          giver.prompts_from)
-    return taker
+def hand_over(trained: Any, method: Any) -> Any:
+    """Give `method` the prompts of another one, as if by a file; ValueError says what does not fit."""
+    tensors = {name: x.detach().clone() for name, x in trained.learner.state_dict().items()}
+    _take(method, tensors, describe(trained), trained.prompts_from, f"the prompts of {trained.name}")
+    return method
 
 
-def _take(method, tensors, metadata, where, name, **choice):
-    reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
-    if reason:
+def _take(method, tensors, metadata, prompts_from, where):
+    if reason := misfit(method, tensors, metadata):
         raise ValueError(f"{where}: {reason}")
     method.learner.load_state_dict(tensors)
     method.learned_from = json.loads(metadata.get("learned_from", "{}"))
-    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), name
+    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), prompts_from
     method.history = json.loads(metadata.get("history", "[]"))
 
 
@@ -173,6 +174,19 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=Non
                          f"{lowest}, trained with other shots, epochs or rates: name one of them, "
                          f"{', '.join(path.name for path in paths)}", paths)
     return paths[0]
+
+
+def find_in(method: Any, folder: str | Path | None, **choice: Any) -> Path:
+    """`find` in `folder`, if there is one, else in the package; of two errors the one that lists files."""
+    if folder is None:
+        return find(method, **choice)
+    try:
+        return find(method, folder, **choice)
+    except FileNotFoundError as missing:
+        try:
+            return find(method, **choice)
+        except FileNotFoundError as error:
+            raise (error if str(missing).endswith("none") else missing) from None
 
 
 def _other_choice(metadata, trained_on=None, seed=None, train_set=None):

@@ -5,8 +5,9 @@ from typing import Literal
 
 from ..settings import require
 from ..source.prototypes import PARTS
-from ..views.crops import RELATIONS, ViewConfig
-from .tpt import check_test_time
+from ..views.crops import ViewConfig
+from ..views.wordnet import RELATIONS
+from .inputs import check_test_time
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..data import BENCHMARKS
 from ..data.checks import some
+from ..evaluation.benchmark import BENCHMARKS
 from ..evaluation.record_format import HEADER, Row, as_json, read_rows, read_sidecar, sidecar_of
 from ..evaluation.results import Result, summarise, wilson
 from ..files.paths import expand
