@@ -26,7 +26,8 @@ from ..settings import did_you_mean
 from .prompts import prompt_file
 
 MANY = 50_000                                      # source images that `build` does not read by itself
-BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}          # MaPLe's training for its base-to-new tables, depth 9
+# MaPLe's training for its base-to-new tables, where it has depth 9
+BASE_TO_NEW: dict[str, Any] = {"epochs": 5, "lr": 0.0035}
 
 
 class Benchmark:
@@ -95,15 +96,16 @@ class Benchmark:
         choice = {"trained_on": train.name if train is not None else trained_on, "seed": seed,
                   "train_set": None if train is None or train.origin == "partial" else train}
         try:
-            path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
+            path: Path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
         except prompt_files.SeveralFit as error:
             if method.needs or method.recipe is None or train is None:
                 raise                                          # it is another method that is trained
             same = build(method.name, method.clip, train.class_names, config=method.config)
             name = prompt_file(same, train, **self.settings(f"{method.name}.fit", trained_on))
-            path = next((path for path in error.paths if path.name == name), None)
-            if path is None:
+            same_name = [path for path in error.paths if path.name == name]
+            if not same_name:
                 raise
+            path = same_name[0]
         method.load(path)
 
     def load_source(self, method: SourceMethod, trained_on: str, folder: str | Path | None = None) -> None:
@@ -122,7 +124,7 @@ class Benchmark:
                                     f"{method.prompts_from}; they are computed from {len(train)} images: do "
                                     f"that once, minipsync prepare {method.name} --benchmark {self.name}")
         method.prepare(train, found=found)
-        if found is None and folder is not None:
+        if found is None and folder is not None and method.source is not None:
             method.source.save(folder)
 
     def train_set(self, name: str) -> Dataset | None:
