@@ -489,6 +489,14 @@ def test_entropy_before_is_that_of_the_untuned_prediction():
     assert tuned["entropy_before"].tolist() == [pytest.approx(math.log(7), rel=1e-5)] * 5    # six digits kept
 
 
+def test_what_another_call_left_on_a_method_does_not_count():
+    """As an older version of a method did, or a student's: the prediction alone says what belongs to it."""
+    method = Guess()
+    method.untuned = torch.zeros(5, 7)
+    rows = evaluate(method, Colours(), limit=5, progress=False).records
+    assert (rows["entropy_before"] == rows["entropy"]).all()
+
+
 def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):
     class Clip:
         fingerprint, precision, name, weights = "abc", "fp32", "clip", ""
