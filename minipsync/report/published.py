@@ -18,6 +18,7 @@ import pandas as pd
 from ..data.own import split_half
 from ..evaluation.protocols import OOD
 from ..evaluation.results import Result, verdict
+from ..settings import did_you_mean
 
 TABLES = {
     "domain_generalisation": "Four shifted ImageNets, ViT-B/16, accuracy in %",
@@ -54,7 +55,8 @@ def published(table: str | None = None, typos: bool = False) -> pd.DataFrame:
     rows = _published()
     if table is not None:
         if table not in TABLES:
-            raise ValueError(f"unknown table {table!r}, expected one of: {', '.join(TABLES)}")
+            raise ValueError(f"unknown table {table!r}, expected one of: {', '.join(TABLES)}."
+                             f"{did_you_mean(table, TABLES)}")
         rows = rows[rows["table"] == table]
     return rows[typos | (rows["status"] != "typo")].reset_index(drop=True)
 
@@ -92,7 +94,8 @@ def side_by_side(results: Result | list[Result] | pd.DataFrame, table: str,
     """
     good = [name for name in TABLES if not name.startswith("claimed")]
     if table not in good:
-        raise ValueError(f"table={table!r}: expected a table of accuracies, one of: {', '.join(good)}")
+        raise ValueError(f"table={table!r}: expected a table of accuracies, one of: {', '.join(good)}."
+                         f"{did_you_mean(table, good)}")
     if benchmark not in ("full", "mini"):
         raise ValueError(f'benchmark={benchmark!r}: expected "full", where the results were measured on the '
                          'papers\' data sets, or "mini", which never stands in their columns')
