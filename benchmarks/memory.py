@@ -46,7 +46,7 @@ class Source:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("method", choices=[name for name, each in REGISTRY.items()
-                                      if "n_views" in each.Config.__dataclass_fields__])
+                                      if "n_views" in each.Config.model_fields])
     p.add_argument("--model", default="ViT-B-16")
     p.add_argument("--classes", type=int, default=1000)
     p.add_argument("--views", type=int, default=64)

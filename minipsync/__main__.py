@@ -305,7 +305,7 @@ def _parse(pairs) -> dict:
 
 def _fields(method) -> set[str]:
     """Names of the settings of `method`; none for an unknown one, which `build` refuses."""
-    return set(REGISTRY[method].Config.__dataclass_fields__) if method in REGISTRY else set()
+    return set(REGISTRY[method].Config.model_fields) if method in REGISTRY else set()
 
 
 def _load(method, prompts, trained_on, seed, bench, train_set):

@@ -11,9 +11,10 @@ import pickle
 import random
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
@@ -22,38 +23,42 @@ from .data.content import of_dataset
 from .data.pixels import to_rgb
 from .files.paths import check_writable, expand
 from .files.tensors import first_line, read_tensors, write_tensors
-from .settings import require
+from .settings import Probability, Settings, in_order, require
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings, title="fit"):
     """How prompts are trained. The papers share all but epochs, batch_size and lr (CoOp's Dassl configs)."""
 
-    epochs: int = 50                          # CoOp on ImageNet 50 (200 elsewhere), CoCoOp 10, MaPLe 5 or 2
-    batch_size: int = 32                      # CoOp 32, CoCoOp 1, MaPLe 4
-    lr: float = 0.002                         # CoOp and CoCoOp .002, MaPLe .0035 or .0026
-    warmup_epochs: int = 1                    # all configs: one epoch ...
-    warmup_lr: float = 1e-5                   # ... at this constant rate
-    momentum: float = 0.9                     # SGD without Nesterov or dampening
-    weight_decay: float = 5e-4                # coupled: added to the gradient
-    shots: int | None = 16                    # images per class; None = all. 16 in every table used here
-    seed: int = 1                             # the papers average seeds 1, 2, 3
-    crop: tuple[float, float] = (0.08, 1.0)   # area of RandomResizedCrop, bicubic
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5                         # probability of a horizontal flip
-    workers: int = 0                          # processes that read images; 0 = this one, with a cache
-    cache_mb: int = 2048                      # how much of the decoded images to keep in memory
-    save_every: float = 10.0                  # seconds between checkpoints
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
-        require(self.shots is None or self.shots >= 1, "training", "shots", self.shots, "1 or more, or None")
-        require(self.lr > 0, "training", "lr", self.lr, "a positive rate")
-        require(0 <= self.warmup_epochs, "training", "warmup_epochs", self.warmup_epochs, "0 or more")
-        require(0 < self.crop[0] <= self.crop[1] <= 1, "training", "crop", self.crop, "0 < low <= high <= 1")
-        require(0 < self.ratio[0] <= self.ratio[1], "training", "ratio", self.ratio, "0 < low <= high")
-        require(0 <= self.flip <= 1, "training", "flip", self.flip, "a probability")
+    epochs: PositiveInt = 50
+    """passes over the training images; CoOp on ImageNet 50 (elsewhere 200), CoCoOp 10, MaPLe 5 or 2"""
+    batch_size: PositiveInt = 32
+    """images per step; CoOp 32, CoCoOp 1, MaPLe 4"""
+    lr: PositiveFloat = 0.002
+    """rate of SGD after the warm-up; CoOp and CoCoOp 0.002, MaPLe 0.0035 or 0.0026"""
+    warmup_epochs: NonNegativeInt = 1
+    """epochs at the constant rate warmup_lr; one in all configs"""
+    warmup_lr: NonNegativeFloat = 1e-5
+    """rate during the warm-up"""
+    momentum: NonNegativeFloat = 0.9
+    """momentum of SGD, without Nesterov or dampening"""
+    weight_decay: NonNegativeFloat = 5e-4
+    """this share of the prompts is added to their gradient"""
+    shots: PositiveInt | None = 16
+    """training images per class, None for all; 16 in every table used here"""
+    seed: int = 1
+    """seed of the few-shot choice, the crops and the order; the papers average 1, 2 and 3"""
+    crop: Annotated[tuple[float, float], in_order(1)] = (0.08, 1.0)
+    """smallest and largest share of the image's area in a random crop, resized bicubically"""
+    ratio: Annotated[tuple[float, float], in_order()] = (3 / 4, 4 / 3)
+    """smallest and largest width / height of a random crop"""
+    flip: Probability = 0.5
+    """probability of a horizontal flip"""
+    workers: NonNegativeInt = 0
+    """processes that read images; 0: this one, with a cache"""
+    cache_mb: NonNegativeInt = 2048
+    """MiB of decoded images to keep in memory"""
+    save_every: NonNegativeFloat = 10.0
+    """seconds between checkpoints"""
 
 
 def learning_rate(epoch, config):
@@ -275,7 +280,7 @@ class _Run:
 def _identity(config, ids, parameters, clip, about):
     """What must be equal for one run to go on with another's file (not where or how often it is saved)."""
     free = ("workers", "cache_mb", "save_every")
-    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    settings = {k: v for k, v in config.model_dump().items() if k not in free}
     own = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16]
            for name, value in {**about, "images": ids}.items()}
     return json.loads(json.dumps(settings)) | own | {

@@ -53,7 +53,7 @@ def test_from_fit_to_table(say, tmp_path):
     assert "prompts: results/prompts/maple_imagenet_1shots_seed1_" in said
     assert "use them: minipsync run maple --seed 1 --trained-on imagenet --benchmark full" in said
     run = ["run", "maple", "promptalign", "--dataset", "a,dtd", "--limit", "4", "--views", "4", "--no-gate"]
-    with pytest.raises(ValueError, match="^promptalign has no source statistics in 'results/source'.*"
+    with pytest.raises(ValueError, match="^promptalign has no source moments in 'results/source'.*"
                                          "minipsync prepare promptalign --benchmark full --model"):
         say(*run)
     said = say("prepare", "promptalign")
@@ -152,7 +152,7 @@ def test_everything_that_is_wrong_is_told_before_the_first_image(say, tmp_path):
     text = str(told.value)
     assert text.startswith("3 things are to be mended first; nothing was predicted yet:")
     assert "unknown method 'mapel'. Did you mean 'maple'?" in text
-    assert "'sketchy', did you mean 'sketch'" in text
+    assert "unknown data set 'sketchy'" in text and "Did you mean 'sketch'?" in text
     assert "data set 'r' is not there" in text and not list(tmp_path.glob("results/records/*"))
 
 
@@ -217,7 +217,7 @@ def test_the_gate_tells_a_wrong_order_of_labels():
 def test_errors_are_one_line(say, monkeypatch, capsys):
     for arguments, told in (
             (["run", "mapel", "--no-gate", "--dataset", "a"], "unknown method 'mapel'"),
-            (["run", "maple", "--no-gate", "--dataset", "sketchy"], "did you mean 'sketch'"),
+            (["run", "maple", "--no-gate", "--dataset", "sketchy"], "Did you mean 'sketch'"),
             (["fit", "zero_shot"], "zero_shot is not trained"),
             (["prepare", "maple"], "keeps nothing of its source"),
             (["run", "maple", "--no-gate", "--dataset", "a"], "no shipped prompts fit maple")):

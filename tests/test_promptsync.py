@@ -523,16 +523,16 @@ def test_prototypes_of_something_else(tiny_clip, tmp_path):
 
 @pytest.mark.parametrize("settings, message", [
     ({"classes_per_step": 1}, "classes_per_step=1 does not fit; expected 2 or more, or 0"),
-    ({"lambda_a": -1.0}, "lambda_a=-1.0 does not fit; expected 0 or more"),
-    ({"source_views": 0}, "source_views=0 does not fit; expected 1 or more"),
-    ({"tau": 0.0}, "tau=0.0 does not fit; expected a positive number, or None"),
+    ({"lambda_a": -1.0}, "lambda_a=-1.0 does not fit; expected a number, 0 or more"),
+    ({"source_views": 0}, "source_views=0 does not fit; expected a whole number, 1 or more"),
+    ({"tau": 0.0}, "tau=0.0 does not fit; expected a number, more than 0, or None"),
     ({"parts": ("text", "image")}, "parts=.'text', 'image'. .*expected some of text, vision, cls"),
     ({"parts": ()}, "parts=.. does not fit"),
     ({"entropy": False, "alignment": False, "discrimination": False}, "nothing would be minimised"),
     ({"weights": "best"}, "weights='best'.*'all', 'top1'"),
     ({"outside": "target"}, "outside='target'.*'source', 'nearest'"),
     ({"second_order": True, "refresh": "once"}, "g_D is a constant"),
-    ({"selection": 0.0}, "selection=0.0 does not fit; expected a share"),
+    ({"selection": 0.0}, "selection=0.0 does not fit; expected a number, more than 0, at most 1.*the share"),
     ({"background": 2.0}, "background=2.0 does not fit"),
     ({"n_view": 3}, "unknown setting 'n_view'. Did you mean 'n_views'"),
 ])

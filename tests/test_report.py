@@ -156,11 +156,11 @@ def test_settings_are_told_apart(tmp_path):
     default = REGISTRY["promptsync"].Config()
     for steps, views in ((default.steps, 127), (2, 127), (2, 7)):
         write(tmp_path, "10", method="promptsync", steps=steps, n_views=views)
-    assert labels(tmp_path) == ["promptsync", "promptsync [steps=2, n_views=7]", "promptsync [steps=2]"]
-    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, seed=2)       # a seed more, nothing else
+    assert labels(tmp_path) == ["promptsync", "promptsync [n_views=7, steps=2]", "promptsync [steps=2]"]
+    write(tmp_path, "10", method="promptsync", n_views=7, steps=2, seed=2)       # a seed more, nothing else
     assert len(labels(tmp_path)) == 3
-    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, code="new")
-    assert "promptsync [steps=2, n_views=7, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
+    write(tmp_path, "10", method="promptsync", n_views=7, steps=2, code="new")
+    assert "promptsync [n_views=7, steps=2, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
     write(tmp_path, "10", method="mine", parts=["a", "b"])                       # no defaults are known
     write(tmp_path, "10", method="mine", parts=["a"], image_seed=3)
     assert {"mine [parts=a b, image seed=0]", "mine [parts=a, image seed=3]"} <= set(labels(tmp_path))
@@ -228,7 +228,7 @@ def test_what_no_paper_printed_still_has_its_table(tmp_path):
     ("promptalign", {"steps": 2}, {}, "promptalign [steps=2]", "sketch", None),       # alone, and yet told
     ("promptalign", {"fine_grained": True}, {}, "promptalign [fine_grained=True]", "sketch", None),
     ("tpt", {"start": "coop"}, {}, "TPT+CoOp", "sketch", 49.29),
-    ("tpt", {"start": "coop", "steps": 2}, {}, "tpt [start=coop, steps=2]", "sketch", None),
+    ("tpt", {"start": "coop", "steps": 2}, {}, "tpt [steps=2, start=coop]", "sketch", None),
     ("coop", WORDS, {}, "CoOp", "sketch", 47.99),
     ("coop", {"n_ctx": 16, "init": None}, {}, "coop [n_ctx=16]", "sketch", None),
     ("maple", {}, {"model": "ViT-B-32/openai"}, "MaPLe (ViT-B-32/openai)", "sketch", None),

@@ -218,11 +218,11 @@ def test_update_is_sgd_with_coupled_decay():
 
 def test_bad_settings(tiny_clip):
     method = toy_method(tiny_clip)
-    with pytest.raises(ValueError, match="coop.fit: unknown setting .epoch.*mean .epochs.*batch_size"):
+    with pytest.raises(ValueError, match="fit: unknown setting .epoch.*mean .epochs.*batch_size"):
         method.fit(Toy(), epoch=3)
-    with pytest.raises(ValueError, match="epochs='3'.*expected int"):
+    with pytest.raises(ValueError, match="epochs='3'.*expected a whole number"):
         method.fit(Toy(), epochs="3")
-    with pytest.raises(ValueError, match="batch_size=0 does not fit; expected 1 or more"):
+    with pytest.raises(ValueError, match="batch_size=0 does not fit; expected a whole number, 1 or more"):
         method.fit(Toy(), batch_size=0)
     with pytest.warns(UserWarning, match="all warm-up"):
         method.fit(Toy(), epochs=1, shots=1, progress=False)

@@ -11,6 +11,7 @@ Sources: CLIP (arXiv:2103.00020), CoOp (arXiv:2109.01134), MaPLe (arXiv:2210.031
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +130,14 @@ class Clip(nn.Module):
         return x * x.new_tensor(self.std)[:, None, None] + x.new_tensor(self.mean)[:, None, None]
 
     # ---- the two encoders ----
+    @overload
+    def encode_text(self, packed: PackedText, prompts: Tensor | None = None, *,
+                    normalize: bool = True) -> Tensor: ...
+
+    @overload
+    def encode_text(self, packed: PackedText, prompts: Tensor | None, trace: tuple[str, ...], *,
+                    normalize: bool = True) -> tuple[Tensor, dict[str, Tensor]]: ...
+
     def encode_text(self, packed: PackedText, prompts: Tensor | None = None, trace: tuple = (), *,
                     normalize: bool = True) -> Tensor | tuple[Tensor, dict]:
         """Return the features of C texts, float32 [C, D], or [B, C, D] if the prompts have an episode axis.
@@ -168,6 +177,14 @@ class Clip(nn.Module):
         index, mask = packed.inner_tokens()
         tokens = take_tokens(tokens.float(), index).where(mask[..., None], 0.0)  # [B, C, T, D]
         return features, {"tokens": tokens if episodic else tokens[0], "mask": mask}
+
+    @overload
+    def encode_image(self, images: Tensor, prompts: Tensor | None = None, *,
+                     normalize: bool = True) -> Tensor: ...
+
+    @overload
+    def encode_image(self, images: Tensor, prompts: Tensor | None, trace: tuple[str | int, ...], *,
+                     normalize: bool = True) -> tuple[Tensor, dict]: ...
 
     def encode_image(self, images: Tensor, prompts: Tensor | None = None, trace: tuple = (), *,
                      normalize: bool = True) -> Tensor | tuple[Tensor, dict]:

@@ -4,11 +4,11 @@ Names are those of the mini benchmark where both have a data set, else CoOp's.
 """
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 from ..files.paths import expand
+from ..settings import did_you_mean
 from .dataset import Dataset
 from .imagenet import FOLDERS, load_folders
 from .own import own_or_half
@@ -53,9 +53,8 @@ class Full:
         if (data := own_or_half(self, name, split)) is not None:
             return data
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, 1)
-            raise ValueError(f"unknown data set {name!r}{f', did you mean {close[0]!r}?' if close else ''}; "
-                             f"expected one of: {', '.join(self.names)}, 'folder:/path' or 'wds:/path'")
+            raise ValueError(f"unknown data set {name!r}; expected one of: {', '.join(self.names)}, "
+                             f"'folder:/path' or 'wds:/path'.{did_you_mean(name, self.names)}")
         splits = FOLDERS[name].places if name in FOLDERS else PARTS
         if split not in splits:
             raise ValueError(f"data set {name!r} has no split {split!r}, "

@@ -123,9 +123,9 @@ class Benchmark:
             raise FileNotFoundError(f"{method.name} has no source {method.needs} for the prompts "
                                     f"{method.prompts_from}; they are computed from {len(train)} images: do "
                                     f"that once, minipsync prepare {method.name} --benchmark {self.name}")
-        method.prepare(train, found=found)
-        if found is None and folder is not None and method.source is not None:
-            method.source.save(folder)
+        source = method.prepare(train, found=found).source
+        if found is None and folder is not None and source is not None:
+            source.save(folder)
 
     def train_set(self, name: str) -> Dataset | None:
         """The training split of a data set, None where it is not here; prompts then go by its name alone."""
@@ -172,13 +172,14 @@ class FullBenchmark(Full, Benchmark):
         stem, half = split_half(dataset or "")
         half = half if stem in Full.names else ""
         if method.endswith(".fit"):
-            base = BASE_TO_NEW if half else {}
-            return {"maple.fit": base, "coop.fit": {"epochs": 200} if stem in SPLITS else {}}.get(method, {})
+            recipes: dict[str, dict] = {"maple.fit": BASE_TO_NEW if half else {},
+                                        "coop.fit": {"epochs": 200} if stem in SPLITS else {}}
+            return recipes.get(method, {})
         if method == "maple":
             return {"depth": 9} if half else {}
         if method == "zero_shot":                          # base to novel: the data set's own template
             return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
-        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
+        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "model_fields", {})
         switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
         return {switch: True} if switch and stem in SPLITS else {}
 

@@ -6,7 +6,6 @@ none is taken for another's. Facts change no prediction, or only its last digits
 where prompts were trained, versions of libraries.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Sequence
@@ -34,9 +33,8 @@ def describe_run(method: Any, data: Dataset, ids: Sequence[str], labels: Sequenc
     known = getattr(method, "source", None)
     source = known.tensors() if isinstance(known, SourceDomain) else {}
     through = [rows.predict_rows, method, data, getattr(data, "reader", None), clip]
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        config = dataclasses.asdict(config)
-    return {"method": rows.name_of(method), "dataset": str(data.name), "seed": int(seed), "config": config,
+    settings = dict(vars(config)) if hasattr(config, "__dict__") else config
+    return {"method": rows.name_of(method), "dataset": str(data.name), "seed": int(seed), "config": settings,
             "prompts": _hash_tensors(prompts), "source": _hash_tensors(source),
             "extra": getattr(method, "fingerprint", None),
             "code": code_fingerprint(each for each in through if each is not None),

@@ -3,14 +3,12 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..data.dataset import Dataset
 from ..files.paths import expand
 from ..methods import Method, prompt_files
-from ..settings import replace_settings
 from ..training import learned_pictures
 
 
@@ -39,11 +37,11 @@ def prompt_file(method: Method, train_set: Dataset, **recipe: Any) -> str:
     """The file name of prompts of `method` trained on `train_set` with `recipe` (see `learned`)."""
     if method.recipe is None:
         raise TypeError(f"{method.name} is not trained; expected a method with a recipe, as coop or maple")
-    config = replace_settings(method.recipe, {"seed": method.config.seed} | recipe, f"{method.name}.fit")
+    config = method.recipe.replace(**{"seed": method.config.seed} | recipe)
     free = ("workers", "cache_mb", "save_every")                  # these change no prompt
-    facts = {"config": asdict(method.config), "backbone": method.clip.fingerprint,
+    facts = {"config": method.config.model_dump(), "backbone": method.clip.fingerprint,
              "precision": method.clip.precision, "classes": method.class_names,
-             "recipe": {k: v for k, v in asdict(config).items() if k not in free},
+             "recipe": {k: v for k, v in config.model_dump().items() if k not in free},
              "images": [learned_pictures(train_set, config.shots, config.seed),
                         *map(train_set.image_id, range(len(train_set)))]}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]

@@ -117,7 +117,7 @@ def _what_trains(name: str, clip: Clip, settings: dict[str, Any]) -> tuple[str |
         return None, {}
     method = build(name, clip, ["thing"], **settings)
     for other in method.accepts:                           # promptalign can be fitted, as MaPLe is
-        fields, c = vars(REGISTRY[other].Config()), method.config
+        fields, c = REGISTRY[other].Config.model_fields, method.config
         shape = {k: getattr(c, k) for k in ("n_ctx", "depth", "init") if hasattr(c, k)}
         if other == "ivlp":                                # which has settings of its own for each encoder
             shape |= {"n_text": c.n_ctx, "n_vision": c.n_ctx, "depth_text": c.depth, "depth_vision": c.depth}

@@ -159,8 +159,14 @@ def _in_words(node: Any) -> str:
                           if value is not None and value != [])
         return f"{type(node).__name__}({inside})"
     if isinstance(node, list):
-        return f"[{' '.join(map(_in_words, node))}]"
+        return f"[{' '.join(_in_words(each) for each in node if not _is_text(each))}]"
     return repr(node)
+
+
+def _is_text(node: Any) -> bool:
+    """Is it a statement that is only a text, such as the description below a setting?"""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 # ---- what is loaded, where it is not what the file says ----------------------------------------------

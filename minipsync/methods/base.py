@@ -5,7 +5,6 @@ tune their prompts on the test image derive from `TestTimeMethod` (tpt.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,7 +17,7 @@ from .. import training
 from ..clip.encoders import Clip
 from ..clip.text import PackedText
 from ..data.names import check_class_names, warn_of_twins
-from ..settings import did_you_mean, make_settings, replace_settings
+from ..settings import Settings, did_you_mean
 from . import prompt_files
 from .inputs import check_images, check_tensor, check_train_set, template_as_context
 from .learner import Learner
@@ -62,7 +61,7 @@ class Method(OnSharedClip):
     """
 
     name: ClassVar[str] = ""
-    Config: ClassVar[type]
+    Config: ClassVar[type[Settings]]
     recipe: ClassVar[training.TrainConfig | None] = None
     accepts: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str] = ""
@@ -75,12 +74,9 @@ class Method(OnSharedClip):
         settings = template_as_context(self.Config, settings, self.name)
         if config is not None and type(config) is not self.Config:
             raise TypeError(f"{self.name}: config is a {type(config).__name__}, not {self.name}'s Config")
-        if config is None:
-            self.config = make_settings(self.Config, settings, self.name)
-        else:
-            self.config = replace_settings(config, settings, self.name)
+        self.config: Any = self.Config(**settings) if config is None else config.replace(**settings)
         self.class_names = check_class_names(class_names)
-        self.learner = self.make_learner()
+        self.learner: Any = self.make_learner()      # None: words alone
         if self.learner is not None:
             self.learner.to(clip.device)
         self.trained_on, self.prompts_from = "", ""  # data set and file of the prompts
@@ -188,14 +184,14 @@ class Method(OnSharedClip):
         """
         check_train_set(self, train_set)
         defaults = {"seed": self.config.seed} if hasattr(self.config, "seed") else {}
-        config = replace_settings(self.recipe, defaults | settings, f"{self.name}.fit")
+        config = self.recipe.replace(**defaults | settings)
         learned_from = training.learned_pictures(train_set, config.shots, config.seed)
-        about = {"method": self.name, "config": asdict(self.config), "classes": self.class_names,
+        about = {"method": self.name, "config": self.config.model_dump(), "classes": self.class_names,
                  "data": [getattr(train_set, "name", ""), learned_from]}
         self.history = training.fit(self.parameters(), self.loss, train_set, config, self.clip,
                                     checkpoint=checkpoint, progress=progress, name=self.name, about=about)
         self.trained_on, self.prompts_from = getattr(train_set, "name", ""), ""
-        self.learned_from = {"pictures": learned_from, "recipe": asdict(config)}
+        self.learned_from = {"pictures": learned_from, "recipe": config.model_dump()}
         return self
 
     def save(self, path: str | Path) -> Path:

@@ -9,31 +9,28 @@ So each image has its own text features. The official code walks the text encode
 of images is one episode axis, and what the classes share is computed once per image.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Generator, Tensor
 
 from ..clip.encoders import Clip
-from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, Params, register
-from .coop import count_words
+from .coop import ContextConfig, context_length
 from .learner import Learner, Prompts, generator, linear, normal, uniform_linear, word_embeddings
 from .memory import episodes_in_memory
 
 
-@dataclass(frozen=True)
-class CoCoOpConfig(Settings):
+class CoCoOpConfig(ContextConfig, title="cocoop"):
     """vit_b16_c4_ep10_batch1_ctxv1, used for every table of the paper."""
 
-    n_ctx: int | None = None              # None: the number of words in init, else 4; c4, c8, c16 exist
-    init: str | None = "a photo of a"     # None: N(0, 0.02^2)
-    seed: int = 1                         # the paper averages 1, 2, 3
-
-    def __post_init__(self):
-        count_words("cocoop", self, 4)
+    init: str | None = "a photo of a"
+    """words that the context starts from; None: random numbers, N(0, 0.02^2)"""
+    n_ctx: PositiveInt = context_length(4)
+    """number M of context vectors; None: the number of tokens in init, else 4 (configs c4, c8, c16 exist)"""
+    seed: int = 1
+    """seed of the start and of the few-shot choice; the paper averages 1, 2 and 3"""
 
 
 class ConditionalPrompt(Learner):

@@ -11,7 +11,7 @@ from ..clip.encoders import Clip
 from ..data.checks import some
 from ..data.names import empty_classes
 from ..data.pixels import to_rgb
-from ..settings import require
+from ..settings import Settings
 
 
 def check_images(images: Any) -> list[Image.Image]:
@@ -36,7 +36,7 @@ def _decoded(i: int, image: Image.Image) -> Image.Image:
     try:
         return to_rgb(image)
     except Exception as error:                       # PIL's decoders raise all sorts for damaged files
-        file = f" ({image.filename})" if getattr(image, "filename", "") else ""
+        file = f" ({name})" if (name := getattr(image, "filename", "")) else ""
         raise ValueError(f"images[{i}]{file} cannot be used: {error}; expected a whole picture, opened and "
                          "not closed; leave it out or replace the file") from error
 
@@ -72,21 +72,6 @@ def check_views(method: Any, views: Tensor) -> None:
                          f"[B, V, 3, {size}, {size}], one row of views per image")
 
 
-def check_test_time(owner: str, config: Any) -> None:
-    """Raise ValueError for a setting of the tuning that is out of range."""
-    for name in ("n_ctx", "n_views"):
-        require(getattr(config, name) >= 1, owner, name, getattr(config, name), "1 or more")
-    require(0 < config.selection <= 1, owner, "selection", config.selection, "a share of the views in (0, 1]")
-    low, high = config.crop_scale
-    require(0 < low <= high <= 1, owner, "crop_scale", config.crop_scale,
-            "two shares of the area, 0 < low <= high <= 1")
-    require(config.steps >= 0, owner, "steps", config.steps, "0 or more")
-    require(config.lr is None or config.lr > 0, owner, "lr", config.lr, "a positive rate")
-    require(config.weight_decay >= 0, owner, "weight_decay", config.weight_decay, "0 or more")
-    episodes = config.episodes
-    require(episodes is None or episodes >= 1, owner, "episodes", episodes, "1 or more, or None")
-
-
 def check_train_set(method: Any, train_set: Any) -> None:
     """Look whether `method` can learn from `train_set`; a warning names classes without a picture.
 
@@ -105,9 +90,9 @@ def check_train_set(method: Any, train_set: Any) -> None:
     method.check_device()
 
 
-def template_as_context(config: type, settings: dict, owner: str) -> dict:
+def template_as_context(config: type[Settings], settings: dict, owner: str) -> dict:
     """Let template="a sketch of a {}." stand for init="a sketch of a" where the context starts from words."""
-    names = config.__dataclass_fields__
+    names = config.model_fields
     if "template" not in settings or "template" in names or "init" not in names:
         return settings
     before, hole, after = str(settings["template"]).partition("{}")

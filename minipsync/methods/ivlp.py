@@ -4,12 +4,11 @@ Deep prompts in both encoders as in MaPLe, but each encoder has its own: no coup
 encoder only it is deep language prompting, or visual prompt tuning (VPT, Jia et al. 2022, arXiv:2203.12119).
 """
 
-from dataclasses import dataclass
-
+from pydantic import NonNegativeInt
 from torch import Generator, Tensor
 
 from ..clip.encoders import Clip
-from ..settings import require
+from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, register
 from .learner import (
@@ -24,21 +23,25 @@ from .learner import (
 )
 
 
-@dataclass(frozen=True)
-class IVLPConfig:
+class IVLPConfig(Settings, title="ivlp"):
     """Config vit_b16_c2_ep5_batch4_2+2ctx of the MaPLe repository."""
 
-    n_text: int = 2                       # tokens per text layer; 0 = vision only
-    depth_text: int | None = None         # None: every layer, 12 of 12 in the paper
-    n_vision: int = 2                     # tokens per vision layer; 0 = language only
-    depth_vision: int | None = None       # as depth_text
-    init: str | None = "a photo of a"     # layer 0 of the text starts from the first n_text words
-    seed: int = 1                         # the paper averages 1, 2, 3
+    n_text: NonNegativeInt = 2
+    """prompt tokens per text layer; 0: vision only"""
+    depth_text: int | None = None
+    """text layers with prompts; None: every layer, 12 of 12 in the paper"""
+    n_vision: NonNegativeInt = 2
+    """prompt tokens per vision layer; 0: language only"""
+    depth_vision: int | None = None
+    """vision layers with prompts; None: every layer, 12 of 12 in the paper"""
+    init: str | None = "a photo of a"
+    """layer 0 of the text starts from the first n_text words, the others stay fixed; None: N(0, 0.02^2)"""
+    seed: int = 1
+    """seed of the start and of the few-shot choice; the paper averages 1, 2 and 3"""
 
-    def __post_init__(self):
-        for name in ("n_text", "n_vision"):
-            require(getattr(self, name) >= 0, "ivlp", name, getattr(self, name), "0 or more tokens")
-        require(self.n_text + self.n_vision > 0, "ivlp", "n_text + n_vision", 0, "1 or more tokens")
+    def check(self):
+        if self.n_text + self.n_vision == 0:
+            raise ValueError("n_text + n_vision=0 does not fit; expected 1 or more tokens")
 
 
 class IndependentPrompt(Learner):

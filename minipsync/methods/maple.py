@@ -9,12 +9,11 @@ so that a gradient from either encoder moves both. The words of `init` beyond th
 text ("of a").
 """
 
-from dataclasses import dataclass
-
+from pydantic import PositiveInt
 from torch import Generator, Tensor
 
 from ..clip.encoders import Clip
-from ..settings import require
+from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, register
 from .learner import (
@@ -31,18 +30,17 @@ from .learner import (
 )
 
 
-@dataclass(frozen=True)
-class MaPLeConfig:
+class MaPLeConfig(Settings, title="maple"):
     """vit_b16_c2_ep5_batch4_2ctx_cross_datasets: for the cross-dataset and domain-generalisation tables."""
 
-    n_ctx: int = 2                        # n, tokens per layer (sec. 4.1: length 2)
-    depth: int = 3                        # J: 3 here, 9 of 12 for base-to-new (sec. 4.1)
-    init: str | None = "a photo of a"     # layer 0 starts from its first n words; None: N(0, 0.02^2)
-    seed: int = 1                         # the paper averages 1, 2, 3
-
-    def __post_init__(self):
-        require(self.n_ctx >= 1, "maple", "n_ctx", self.n_ctx, "1 or more tokens")
-        require(self.depth >= 1, "maple", "depth", self.depth, "1 or more layers")
+    n_ctx: PositiveInt = 2
+    """prompt tokens per layer, n (sec. 4.1: length 2)"""
+    depth: PositiveInt = 3
+    """layers with prompts, J; 3 here, 9 of 12 for base-to-new (sec. 4.1)"""
+    init: str | None = "a photo of a"
+    """layer 0 of the text starts from the first n_ctx words, the others stay fixed; None: N(0, 0.02^2)"""
+    seed: int = 1
+    """seed of the start and of the few-shot choice; the paper averages 1, 2 and 3"""
 
 
 class CoupledPrompt(Learner):

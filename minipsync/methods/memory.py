@@ -1,7 +1,7 @@
 """Batches that fit into memory: how many images at a time, and what to do when that was too many."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from ..files.tensors import first_line
 FLOATS_PER_CHANNEL = 30          # that backward keeps for each token and channel of a block, about
 
 
-def in_batches(method: Any, run: Callable[[Any], Any], items: Sequence, size: int) -> list:
+def in_batches(method: Any, run: Callable[[Any], Any], items: Any, size: int) -> list:
     """Call `run` on parts of `items` of at most `size`; the list of what it gave.
 
     Where memory runs out, parts half as large are tried and `method.max_batch` is set to that, with a

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class OnSharedClip(nn.Module):
     (`check_device`). `copy.deepcopy` shares the CLIP, too; a pickle holds it.
     """
 
-    name = ""
+    name: ClassVar[str] = ""
 
     def __init__(self, clip: Clip):
         super().__init__()

@@ -14,9 +14,16 @@ def bounded(log_p: Tensor) -> Tensor:
     return log_p.clamp(min=torch.finfo(log_p.dtype).min)
 
 
-def loss_scale(precision: str) -> float:
-    """The factor on a loss before backward: 1000 with float16, as the official codes' GradScaler(1000)."""
-    return 1000.0 if precision == "fp16" else 1.0
+def gradients(loss: Tensor, params: dict[str, Tensor], precision: str,
+              create_graph: bool = False) -> dict[str, Tensor]:
+    """Gradients of episodes' losses [B] for their parameters [B, ...], by name; 0 where one plays no part.
+
+    With float16 the loss is multiplied by 1000 on the way, as by the official codes' GradScaler(1000).
+    """
+    scale = 1000.0 if precision == "fp16" else 1.0
+    found = torch.autograd.grad(scale * loss.sum(), list(params.values()), create_graph=create_graph,
+                                allow_unused=True, materialize_grads=True)
+    return {name: gradient / scale for name, gradient in zip(params, found, strict=True)}
 
 
 def careful_step(optimizer: torch.optim.Optimizer, params: dict[str, Tensor]) -> None:

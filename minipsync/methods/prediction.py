@@ -17,7 +17,7 @@ class Prediction(Tensor):
     """
 
     untuned: Tensor | None
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __new__(cls, logits: Tensor, untuned: Tensor | None = None) -> "Prediction":
         self = logits.as_subclass(cls)

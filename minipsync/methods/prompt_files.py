@@ -33,8 +33,7 @@ def save(method: Any, path: str | Path) -> Path:
 
 def describe(method: Any) -> dict[str, str]:
     """What the prompts of a method belong to: the metadata of their file."""
-    config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
-    return {"format": FORMAT, "method": method.name, "config": json.dumps(config),
+    return {"format": FORMAT, "method": method.name, "config": json.dumps(method.config.model_dump()),
             "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
             "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
             "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}

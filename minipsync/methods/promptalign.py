@@ -13,19 +13,19 @@ and |.| is averaged over positions and channels; the poster's formula has none o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ..data.content import of_dataset
-from ..settings import Settings, require
+from ..settings import require
 from ..source.domain import SourceDomain
 from .base import Params, register
-from .inputs import check_test_time
-from .maple import CoupledPrompt, MaPLe
+from .maple import CoupledPrompt, MaPLe, MaPLeConfig
 from .numerics import full_precision
+from .test_time_config import TestTimeConfig
 from .tpt import marginal_entropy
 from .with_source import SourceMethod
 
@@ -53,36 +53,28 @@ def moment_alignment(tokens: Sequence[Tensor], means: Sequence[Tensor],
     return total
 
 
-@dataclass(frozen=True)
-class PromptAlignConfig(Settings):
-    """PromptAlign's configs; where a value is None, `fine_grained` sets it."""
+class PromptAlignConfig(TestTimeConfig, MaPLeConfig, title="promptalign"):
+    """PromptAlign's configs. n_ctx, depth and init are those of the loaded MaPLe."""
 
-    fine_grained: bool = False            # the ten transfer sets: True; ImageNet's variants and PUG: False
-    entropy: bool = True                  # TPT's loss; off for the authors' ablation
-    weight: float = 100.0                 # W of the alignment; 0 = MaPLe + TPT
-    align_from: int = 0                   # first block whose input is aligned
-    align_to: int = 3                     # blocks align_from … align_to - 2: 0 and 1
-    n_ctx: int = 2                        # as the loaded MaPLe
-    depth: int = 3                        # as the loaded MaPLe (cross-dataset config)
-    init: str | None = "a photo of a"     # as the loaded MaPLe; gives the tail "of a"
-    n_views: int = 64                     # the image and 63 augmented views
-    selection: float = 0.1                # 6 of 64, the same ones for both losses
-    steps: int = 1                        # the tables'; the slides try up to 8
-    lr: float | None = None               # 4e-2, fine-grained 5e-4
-    weight_decay: float = 0.01            # torch's default, as in the code
-    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
-    augmix: bool = False                  # never
-    seed: int = 1                         # of the views; the code uses the seed of the weights
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
+    fine_grained: bool = False
+    """True for the ten transfer sets, False for ImageNet's variants and PUG"""
+    entropy: bool = True
+    """minimise TPT's entropy, too; off for the authors' ablation"""
+    weight: NonNegativeFloat = 100.0
+    """weight W of the alignment; 0: MaPLe + TPT"""
+    align_from: NonNegativeInt = 0
+    """first vision block whose input is aligned"""
+    align_to: int = 3
+    """blocks align_from … align_to - 2 are aligned: 0 and 1"""
+    lr: PositiveFloat = Field(default_factory=lambda given: 5e-4 if given["fine_grained"] else 4e-2)
+    """rate of AdamW; None: 4e-2, on fine-grained sets 5e-4"""
+    augmix: bool = False
+    """AugMix in the views; never in the paper"""
 
-    def __post_init__(self):
-        self.follow(lr=5e-4 if self.fine_grained else 4e-2)
-        check_test_time("promptalign", self)
-        require(self.weight >= 0, "promptalign", "weight", self.weight, "0 or more")
-        require(self.entropy or self.weight > 0, "promptalign", "entropy", False, "True where weight is 0")
-        require(self.align_from >= 0, "promptalign", "align_from", self.align_from, "0 or more")
-        require(self.align_to >= self.align_from + 2, "promptalign", "align_to", self.align_to,
-                "at least align_from + 2, since the last block of the range is left out")
+    def check(self):
+        self.require(self.entropy or self.weight > 0, "entropy", "True where weight is 0")
+        self.require(self.align_to >= self.align_from + 2, "align_to",
+                     "at least align_from + 2, since the last block of the range is left out")
 
 
 @register
@@ -117,9 +109,8 @@ class PromptAlign(SourceMethod):
         entropy = marginal_entropy(self.clip.logit_scale * image @ text.mT)            # [B]
         align = 0.0 * entropy
         if blocks:
-            moments = self.source.moments
-            align = moment_alignment([inputs[k] for k in blocks], [moments.means[k] for k in blocks],
-                                     [moments.variances[k] for k in blocks])           # [B]
+            align = moment_alignment([inputs[k] for k in blocks], [self.known.means[k] for k in blocks],
+                                     [self.known.variances[k] for k in blocks])        # [B]
         loss = c.entropy * entropy + c.weight / (c.align_to - c.align_from) * align
         return {"loss": loss, "entropy": entropy, "align": align}
 
@@ -133,7 +124,8 @@ class PromptAlign(SourceMethod):
 
     def accept(self, source: SourceDomain) -> None:
         tokens = len(self.clip.model.visual.positional_embedding) + self.config.n_ctx
-        shape, need = tuple(source.moments.means.shape), (len(self.blocks), tokens, self.clip.vision_width)
+        means = source.tensors()["means"]
+        shape, need = tuple(means.shape), (len(self.blocks), tokens, self.clip.vision_width)
         if shape[0] <= max(self.blocks) or shape[1:] != need[1:]:
             raise ValueError(f"{self.name}: source statistics of shape {shape}, expected {need} or more "
                              "layers: layers, tokens with prompts, channels")

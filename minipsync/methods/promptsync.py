@@ -29,7 +29,7 @@ from ..source.sampler import SourceBatch
 from ..views.crops import content_seed
 from .base import Params, register
 from .maple import MaPLe
-from .numerics import careful_step, full_precision, loss_scale
+from .numerics import careful_step, full_precision, gradients
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
 from .promptsync_source import PrototypeMethod
 from .tpt import Adapted, marginal_entropy, select_confident, stack_history, take_views
@@ -106,15 +106,6 @@ def source_samples(clip: Any, learner: Any, prompts: Any, prototypes: Prototypes
     return samples, {part: getattr(prototypes, part)[batch.labels] for part in samples}, weights
 
 
-# ---- gradients of episodes ----
-def gradients(loss: Tensor, theta: Params, precision: str, create_graph: bool = False) -> Params:
-    """Gradients by name of the episodes' losses [B] for their theta [B, ...]; 0 where one plays no part."""
-    scale = loss_scale(precision)
-    found = torch.autograd.grad(scale * loss.sum(), list(theta.values()), create_graph=create_graph,
-                                allow_unused=True, materialize_grads=True)
-    return {k: g / scale for k, g in zip(theta, found, strict=True)}
-
-
 def leaves(theta: Params) -> Params:
     """The same values as new leaves that require a gradient."""
     return {k: p.detach().requires_grad_() for k, p in theta.items()}
@@ -170,9 +161,10 @@ class PromptSync(PrototypeMethod):
     def source_gradient(self, theta: Params, seeds: Sequence[int]) -> tuple[Params, dict[str, Tensor]]:
         """`meta_train` with one source batch per seed, of `classes_per_step` classes."""
         c = self.config
+        assert self.source is not None and self.source.sampler is not None                     # check_source
         batch = self.source.sampler.draw(seeds, c.classes_per_step, c.source_views)
         samples, prototypes, weights = source_samples(self.clip, self.learner, self.learner(theta),
-                                                      self.source.prototypes, batch, c.parts)
+                                                      self.known, batch, c.parts)
         scale = 1 / c.tau if c.tau else self.clip.logit_scale
         loss = discrimination(samples, prototypes, weights, scale)                             # [B]
         g_d = gradients(loss, theta, self.clip.precision, create_graph=c.second_order)
@@ -208,7 +200,7 @@ class PromptSync(PrototypeMethod):
         if c.weights == "top1":
             p_bar = p_bar * (p_bar == p_bar.amax(-1, keepdim=True))
         samples = {part: x.mean(1, keepdim=True) for part, x in h.items()} | {"text": h_text}
-        frozen = {part: getattr(self.source.prototypes, part) for part in c.parts}
+        frozen = {part: getattr(self.known, part) for part in c.parts}
         return prototype_alignment({part: samples[part] for part in c.parts}, frozen,
                                    p_bar if c.weights_gradient else p_bar.detach())
 

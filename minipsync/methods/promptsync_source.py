@@ -29,10 +29,11 @@ class PrototypeMethod(SourceMethod):
 
     needs = "prototypes"
     _constant: Any = None                                # PromptSync*'s g_D, of the present source
+    _source_names: list[str]
     _source_packed: PackedText
 
     @property
-    def accepts(self) -> tuple[str, ...]:
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("maple" if self.config.coupled else "ivlp", "promptsync", "promptsync_star")
 
     def make_learner(self) -> CoupledPrompt | IndependentPrompt:
@@ -52,7 +53,7 @@ class PrototypeMethod(SourceMethod):
     def batch_size(self) -> int:
         c, batch = self.config, 0
         if c.refresh == "image" and c.discrimination and self.source is not None:
-            batch = (c.classes_per_step or len(self.source.class_names)) * c.source_views
+            batch = (c.classes_per_step or len(self.known.cls)) * c.source_views
         chosen = max(1, int((1 + c.n_views) * c.selection))
         return c.episodes or episodes_in_memory(self, batch + chosen)
 
@@ -62,7 +63,7 @@ class PrototypeMethod(SourceMethod):
             return self.clip.encode_text(self.packed, prompts.text), ()
         self._source_packed = self._source_packed.to(self.clip.device)
         source = text_prototypes(self.clip, self._source_packed, prompts.text)
-        if self.class_names == list(self.source.class_names):                  # one pass does for both
+        if self.class_names == self._source_names:                             # one pass does for both
             return source[0], source
         return self.clip.encode_text(self.packed, prompts.text), source
 
@@ -84,12 +85,11 @@ class PrototypeMethod(SourceMethod):
                 checkpoint: str | Path | None = None, progress: bool = True) -> Self:
         """As `SourceMethod.prepare`; the samples of L_D are drawn from the same images. Returns self."""
         super().prepare(source_set, found=found, checkpoint=checkpoint, progress=progress)
-        source = self.source
         if found is None:
-            source.prototypes.recipe["shots"] = self.config.shots
-        sampler = SourceSampler(self.source_set(source_set), self.clip, self.config.view_config,
-                                self.config.cache_mb)
-        self.source = replace(source, sampler=sampler)
+            self.known.recipe["shots"] = self.config.shots
+        if self.source is not None:
+            self.source = replace(self.source, sampler=SourceSampler(
+                self.source_set(source_set), self.clip, self.config.view_config, self.config.cache_mb))
         return self
 
     def wanted_source(self, source_set: Any = None, cache: str | Path | None = None) -> dict:
@@ -100,12 +100,13 @@ class PrototypeMethod(SourceMethod):
         return wanted
 
     def accept(self, source: SourceDomain) -> None:
-        recipe, wanted = source.prototypes.recipe, self.source_settings()
+        recipe, wanted = source.prototypes.recipe if source.prototypes else {}, self.source_settings()
         if recipe and {k: v for k, v in recipe.items() if k in wanted} != wanted:
             raise ValueError(f"{self.name}: these prototypes were made with {recipe}, the settings ask for "
                              f"{wanted}; build with those settings, or method.prepare(source_set)")
         self._constant = None
-        self._source_packed = self.learner.packing(list(source.class_names))
+        self._source_names = list(source.class_names)
+        self._source_packed = self.learner.packing(self._source_names)
 
     @property
     def fingerprint(self) -> str | None:
@@ -127,6 +128,6 @@ class PrototypeMethod(SourceMethod):
     def check_source(self) -> None:
         super().check_source()
         c = self.config
-        if c.steps and c.discrimination and self.source.sampler is None:
+        if c.steps and c.discrimination and self.source is not None and self.source.sampler is None:
             raise ValueError(f"{self.name} has no source images, discrimination=True needs them; "
                              "method.prepare(source_set, found=method.source) keeps the prototypes")

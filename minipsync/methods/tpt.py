@@ -12,24 +12,25 @@ prompts and other losses.
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ..settings import Settings
 from ..views.crops import content_seed, make_views
 from .base import Method, Params, register
 from .cocoop import ConditionalPrompt
-from .coop import ContextPrompt, count_words
-from .inputs import check_test_time, check_views
+from .coop import ContextConfig, ContextPrompt, context_length
+from .inputs import check_views
 from .learner import Learner
 from .memory import episodes_in_memory
-from .numerics import bounded, careful_step, full_precision, loss_scale
+from .numerics import bounded, careful_step, full_precision, gradients
 from .prediction import Prediction
+from .test_time_config import TestTimeConfig
 
 
 # ---- entropy ----
@@ -77,10 +78,10 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 class Adapted:
     """What tuning B episodes gave."""
 
-    params: Params                                             # name -> tuned learner parameters [B, ...]
-    history: dict[str, Tensor] = field(default_factory=dict)   # loss name -> [steps, B]
-    selected: Tensor | None = None                             # confident views [B, k], lowest entropy first
-    original: Tensor | None = None                             # view 0 as `logits` takes it: [B, 1, ...]
+    params: Params                     # name -> tuned learner parameters [B, ...]
+    history: dict[str, Tensor]         # loss name -> [steps, B]
+    selected: Tensor | None            # confident views [B, k], lowest entropy first; None after no step
+    original: Tensor                   # view 0 as `logits` takes it: [B, 1, ...]
 
 
 class TestTimeMethod(Method):
@@ -145,14 +146,12 @@ class TestTimeMethod(Method):
 
         AdamW works on each element by itself, so one optimiser over leaves [B, ...] is B optimisers.
         """
-        c, history, scale = self.config, [], loss_scale(self.clip.precision)
+        c, history = self.config, []
         optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
         for _ in range(c.steps):
             losses = self.objective(chosen, params)
-            optimizer.zero_grad()
-            (scale * losses["loss"].sum()).backward()
-            for p in params.values():
-                p.grad /= scale
+            for name, gradient in gradients(losses["loss"], params, self.clip.precision).items():
+                params[name].grad = gradient
             careful_step(optimizer, params)
             history.append({k: v.detach() for k, v in losses.items()})
         return stack_history(history)
@@ -188,26 +187,21 @@ def stack_history(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 # ---- TPT ----
-@dataclass(frozen=True)
-class TPTConfig(Settings):
+class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     """tpt_classification.py and its scripts."""
 
-    start: Literal["words", "coop", "cocoop"] = "words"    # with "coop" and "cocoop", load() their prompts
-    n_ctx: int | None = None              # as the loaded prompts; None: the number of words in init, else 4
-    init: str | None = "a photo of a"     # for every dataset
-    n_views: int = 64                     # the image and 63 augmented views (sec. 4)
-    selection: float = 0.1                # rho: 6 of 64 (sec. 4)
-    steps: int = 1                        # sec. 4; 0 = no tuning
-    lr: float = 5e-3                      # AdamW (sec. 4)
-    weight_decay: float = 0.01            # torch's default, as in the code
-    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
-    augmix: bool = False                  # on for fine-grained sets, off for ImageNet and its variants
-    seed: int = 0                         # of the views; the code's default
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
-
-    def __post_init__(self):
-        count_words("tpt", self, 4)
-        check_test_time("tpt", self)
+    start: Literal["words", "coop", "cocoop"] = "words"
+    """what the context starts from; with "coop" and "cocoop" load() their prompts"""
+    init: str | None = "a photo of a"
+    """words that the context starts from, the same for every data set; None: random numbers, N(0, 0.02^2)"""
+    n_ctx: PositiveInt = context_length(4)
+    """number M of context vectors, as the loaded prompts; None: the number of tokens in init, else 4"""
+    lr: PositiveFloat = 5e-3
+    """rate of AdamW (sec. 4)"""
+    augmix: bool = False
+    """AugMix in the views; on for fine-grained sets, off for ImageNet and its variants"""
+    seed: int = 0
+    """seed of the views; the code's default"""
 
 
 @register
@@ -223,7 +217,7 @@ class TPT(TestTimeMethod):
     prompts_images = False
 
     @property
-    def accepts(self) -> tuple[str, ...]:
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.config.start == "words" else (self.config.start,)
 
     def load(self, path: Any = "auto", **choice: Any) -> Self:
@@ -248,10 +242,11 @@ class TPT(TestTimeMethod):
         # As the official code: the net gets the image's raw feature although it was trained on unit ones.
         return {"ctx": self.learner(x[:, 0]).text[:, 0].detach().requires_grad_()}     # [B, M, W]
 
-    def logits(self, x: Tensor, params: Params) -> Tensor:
-        """Logits of features x [B, V, D] under the contexts params["ctx"] [B, M, W] -> [B, V, C]."""
-        text = self.clip.encode_text(self.packed, params["ctx"][:, None])              # [B, C, D]
-        return self.clip.logit_scale * F.normalize(x, dim=-1) @ text.mT
+    def logits(self, images: Tensor, params: Params | None = None) -> Tensor:
+        """Logits [B, V, C] of the images' features [B, V, D], under the contexts params["ctx"] [B, M, W]."""
+        ctx = self.start(images)["ctx"] if params is None else params["ctx"]
+        text = self.clip.encode_text(self.packed, ctx[:, None])                        # [B, C, D]
+        return self.clip.logit_scale * F.normalize(images, dim=-1) @ text.mT
 
     def first_logits(self, x: Tensor, params: Params) -> Tensor:
         if self.config.start == "cocoop":                                      # every image has its own start

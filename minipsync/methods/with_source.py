@@ -57,6 +57,11 @@ class SourceMethod(TestTimeMethod):
             source = source.to(self.device)
         self._source, self._made_for = source, self.copy_prompts()
 
+    @property
+    def known(self) -> Any:
+        """The part of the source that the method needs: its `Moments` or its `Prototypes`."""
+        return getattr(self.source, self.needs)
+
     def prepare(self, source_set: Any, *, found: SourceDomain | None = None,
                 checkpoint: str | Path | None = None, progress: bool = True) -> Self:
         """Compute what the method needs of `source_set`, with the present prompts. Returns self.
@@ -138,6 +143,6 @@ def find_or_prepare(method: SourceMethod, source_set: Any = None, folder: str | 
     if source_set is None:
         method.source = found
         return
-    method.prepare(source_set, found=found)
-    if found is None and folder is not None:
-        method.source.save(folder)
+    source = method.prepare(source_set, found=found).source
+    if found is None and folder is not None and source is not None:
+        source.save(folder)

@@ -9,7 +9,6 @@ not the method's own on that data set, as in "promptsync [steps=2]", and what el
 differ in (precision, code).
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -260,7 +259,7 @@ def defaults(method: str, dataset: str | None = None, bench: str = "full") -> di
     if method not in REGISTRY:
         return {}
     own = BENCHMARKS[bench].settings(method, dataset) if dataset else {}
-    return dataclasses.asdict(REGISTRY[method].Config(**own))
+    return REGISTRY[method].Config(**own).model_dump()
 
 
 def as_text(value: object) -> str:

@@ -67,10 +67,10 @@ class SourceDomain:
         moments, prototypes: keywords for `Moments.collect` and `Prototypes.collect`, {} for their defaults;
         None leaves that part out. checkpoint, errors: see `one_pass`.
         """
-        facts = {"class_names": list(dataset.class_names), "clip": clip.fingerprint,
+        facts: dict[str, Any] = {"class_names": list(dataset.class_names), "clip": clip.fingerprint,
                  "prompts": prompts_fingerprint(learner), "source": getattr(dataset, "name", ""),
                  "content": of_dataset(dataset), "n_images": len(dataset)}
-        how = {"identity": facts, "checkpoint": checkpoint, "progress": progress}
+        how: dict[str, Any] = {"identity": facts, "checkpoint": checkpoint, "progress": progress}
         found = cls(**facts)
         if moments is not None:
             found.moments = Moments.collect(clip, learner, dataset, **how, **moments)
@@ -141,15 +141,17 @@ class SourceDomain:
             kind = metadata.get("kind", "something else")
             raise ValueError(f"{path} holds {kind}, expected source moments or prototypes: {MEND}")
         facts = json.loads(metadata["facts"])
-        own = {name: facts.pop(name) for name in ("variants", "recipe") if name in facts}
-        parts = {"moments": Moments, "prototypes": Prototypes}
+        own: dict[str, Any] = {name: facts.pop(name) for name in ("variants", "recipe") if name in facts}
+        parts: dict[str, type[Moments] | type[Prototypes]] = {"moments": Moments, "prototypes": Prototypes}
         names = [name for kind in kinds for name in parts[kind].NAMES]
         if set(tensors) != set(names):
             raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'no tensors'}, expected the "
                              f"{metadata['kind']} {', '.join(names)}; the file is damaged or not ours")
-        found = cls(Moments(*(tensors[name] for name in Moments.NAMES)) if "moments" in kinds else None,
-                    Prototypes(*(tensors[name] for name in Prototypes.NAMES), **own)
-                    if "prototypes" in kinds else None, **facts)
+        found = cls(**facts)
+        if "moments" in kinds:
+            found.moments = Moments(**{name: tensors[name] for name in Moments.NAMES})
+        if "prototypes" in kinds:
+            found.prototypes = Prototypes(**own, **{name: tensors[name] for name in Prototypes.NAMES})
         if reason := found.misfit(clip, learner, class_names):
             raise ValueError(f"{path}: {reason}; compute them again with method.prepare(source_set)")
         return found.to(clip.device) if clip is not None else found

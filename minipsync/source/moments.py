@@ -86,10 +86,12 @@ class Moments:
 
         states = one_pass(dataset, batch_size, add, {**(identity or {}), "layers": len(blocks)},
                           checkpoint=checkpoint, progress=progress, name="source statistics")
-        means, variances = [], []
+        means: list[Tensor] = []
+        variances: list[Tensor] = []
         for k in blocks:
             total = RunningMoments()
             for state in filter(None, states):             # a process may have had no batch
                 total.merge(int(state[f"{k}.n"]), state[f"{k}.mean"], state[f"{k}.m2"])
-            means, variances = [*means, total.mean.float()], [*variances, total.variance.float()]
+            means.append(total.mean.float())
+            variances.append(total.variance.float())
         return cls(torch.stack(means), torch.stack(variances)).to(clip.device)

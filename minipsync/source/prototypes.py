@@ -91,7 +91,8 @@ class Prototypes:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy with its tensors on `device`."""
-        return replace(self, **{part: x.to(device) for part, x in self.tensors().items()})
+        text, vision, cls = (x.to(device) for x in self.tensors().values())
+        return replace(self, text=text, vision=vision, cls=cls)
 
     @classmethod
     @torch.no_grad()

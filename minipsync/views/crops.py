@@ -11,47 +11,45 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..data.pixels import to_rgb
-from ..settings import replace_settings, require
+from ..settings import Probability, Settings, in_order, require, some_of
 from . import augment
 
+CropScale = Annotated[tuple[float, float], in_order(1)]
 
-@dataclass(frozen=True)
-class ViewConfig:
+
+class ViewConfig(Settings, title="make_views"):
     """How views 1, 2, … are made. Defaults: TPT's (METHODS 5.6)."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)      # share of the image area (torchvision's default)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)   # width / height of the crop (torchvision's default)
-    flip: float = 0.5                                  # probability of a horizontal flip
-    interpolation: str = "bilinear"                 # with antialiasing; "bicubic" is the training transform's
-    augmix: bool = False                          # TPT: on for fine-grained sets, off for the ImageNet family
-    augmix_severity: float = 1.0                       # TPT's value
-    background: float = 0.0                   # probability of a replaced background (PromptSync; method ours)
-    corruption: float = 0.0                            # probability of one corruption (PromptSync; list ours)
-    corruptions: tuple[str, ...] = augment.CORRUPTIONS  # drawn from these
-    corruption_severity: int = 3                       # severities 1..this of ImageNet-C's five (ours)
-
-    def __post_init__(self):
-        def check(good, name, expected):
-            require(good, "ViewConfig", name, getattr(self, name), expected)
-
-        check(0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, "crop_scale", "0 < low <= high <= 1")
-        check(0 < self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", "0 < low <= high, as (0.75, 1.333)")
-        for name in ("flip", "background", "corruption"):
-            check(0 <= getattr(self, name) <= 1, name, "a probability in [0, 1]")
-        check(self.interpolation in _FILTERS, "interpolation", f"one of {', '.join(_FILTERS)}")
-        check(0.1 <= self.augmix_severity <= 10, "augmix_severity", "a number in [0.1, 10]")
-        check(self.corruptions and set(self.corruptions) <= set(augment.CORRUPTIONS), "corruptions",
-              f"some of {', '.join(augment.CORRUPTIONS)}")
-        check(1 <= self.corruption_severity <= 5, "corruption_severity", "1, 2, 3, 4 or 5")
+    crop_scale: CropScale = (0.08, 1.0)
+    """smallest and largest share of the image's area in a random crop (torchvision's default)"""
+    crop_ratio: Annotated[tuple[float, float], in_order()] = (3 / 4, 4 / 3)
+    """smallest and largest width / height of a crop (torchvision's default)"""
+    flip: Probability = 0.5
+    """probability of a horizontal flip"""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """how crops are resized, with antialiasing; "bicubic" is the training transform's"""
+    augmix: bool = False
+    """mix augmented copies of a view (AugMix); TPT: on for fine-grained sets, off for the ImageNet family"""
+    augmix_severity: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    """strength of AugMix's operations; TPT's value"""
+    background: Probability = 0.0
+    """probability of a replaced background (PromptSync; how is ours)"""
+    corruption: Probability = 0.0
+    """probability of one corruption (PromptSync; the list is ours)"""
+    corruptions: Annotated[tuple[str, ...], some_of(augment.CORRUPTIONS)] = augment.CORRUPTIONS
+    """the corruptions to draw from"""
+    corruption_severity: Annotated[int, Field(ge=1, le=5)] = 3
+    """severities are drawn from 1 to this, of ImageNet-C's five (ours)"""
 
 
 def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
@@ -79,7 +77,7 @@ def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | N
     Order of the operations: crop, flip, background, AugMix, corruption, normalise. A photo is decoded once,
     then shrunk to the size at which the smallest crop still has S pixels on its shorter side.
     """
-    config = replace_settings(config or ViewConfig(), settings, "make_views")
+    config = (config or ViewConfig()).replace(**settings)
     require(n >= 1, "make_views", "n", n, "at least 1 view, the image itself")
     size = clip.image_size
     if isinstance(image, Tensor):
