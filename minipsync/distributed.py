@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 4 -m minipsync run promptsync --dataset sketch
 
-Each process takes batches of its own (evaluation.py, statistics.py); only small things travel: rows that were
-found, sums. Without torchrun every function here is that of a single process.
+Each process takes batches of its own (evaluation/evaluate.py, source/one_pass.py); only small things travel:
+rows that were found, sums. Without torchrun every function here is that of a single process.
 """
 
 import os

@@ -245,6 +245,32 @@ def test_runs_are_never_mixed(tmp_path):
     assert len(list(folder.glob("guess-colours-seed0-*.csv"))) == 2 and results[2].resumed == 4
 
 
+def test_a_damaged_file_of_another_run_gives_its_good_lines(tmp_path):
+    """Rows of a data set that has grown are taken over; who wrote the other file may be at work, or gone."""
+    small, large = Colours((4, 3, 2, 2, 2, 2, 2), name="small"), Colours((4, 3, 2, 2, 2, 2, 3), name="large")
+    first = evaluate(Guess(), small, records=tmp_path, progress=False)
+    lines = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*lines[:5], b"\xff,not,a,row\n", *lines[6:-1], lines[-1][:-4]]))
+    for broken in ("guess-a-seed0-abc.run.json", "guess-b-seed0-abc.run.json"):
+        (tmp_path / broken).write_text("{" if "-a-" in broken else '{"run": [], "key": 1}')
+    second = evaluate(Guess(), large, records=tmp_path, progress=False)
+    assert (second.n, second.resumed) == (18, 15)                      # 17, without the two that are broken
+
+
+@pytest.mark.parametrize("left", ["", "image,label", None])
+def test_a_file_without_rows_takes_no_facts_of_another_run(left, tmp_path):
+    path = tmp_path / "a.csv"
+    sidecar = path.with_suffix(".run.json")
+    evaluate(Guess(noise=1.0), Colours(), limit=4, records=path, progress=False)
+    other = json.loads(sidecar.read_text(encoding="utf-8"))
+    other["facts"]["libraries"] = ["torch 0"]
+    sidecar.write_text(json.dumps(other))
+    path.write_text(path.read_text().splitlines(keepends=True)[0] if left is None else left)
+    evaluate(Guess(), Colours(), limit=4, records=path, progress=False)
+    [run] = load_runs(tmp_path)                                        # which would refuse another's sidecar
+    assert run.config == {"noise": 3.0} and len(run.records) == 4 and "torch 0" not in run.libraries
+
+
 def test_files_that_cannot_serve(tmp_path):
     data = Colours()
     (tmp_path / "notes.csv").write_text("dear diary,\n")
@@ -461,6 +487,14 @@ def test_entropy_before_is_that_of_the_untuned_prediction():
     assert (plain["entropy_before"] == plain["entropy"]).all() and (plain["entropy"] < 1.9).all()
     assert (tuned["entropy"] == plain["entropy"]).all()
     assert tuned["entropy_before"].tolist() == [pytest.approx(math.log(7), rel=1e-5)] * 5    # six digits kept
+
+
+def test_what_another_call_left_on_a_method_does_not_count():
+    """As an older version of a method did, or a student's: the prediction alone says what belongs to it."""
+    method = Guess()
+    method.untuned = torch.zeros(5, 7)
+    rows = evaluate(method, Colours(), limit=5, progress=False).records
+    assert (rows["entropy_before"] == rows["entropy"]).all()
 
 
 def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):

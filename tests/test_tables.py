@@ -140,7 +140,7 @@ def test_published_gives_a_copy_and_names_the_tables():
     changed = published("pug")
     changed["value"] = 0
     assert value("pug", "PromptAlign", "pug_worlds") == 43.24
-    with pytest.raises(ValueError, match=r"'pugs'.*expected one of.*pug"):
+    with pytest.raises(ValueError, match=r"'pugs'.*expected one of.*pug.*Did you mean 'pug'\?"):
         published("pugs")
 
 
@@ -198,6 +198,7 @@ def test_mini_results_are_labelled_and_never_joined():
     (ours(), DG, "medium", "benchmark='medium': expected"),
     (ours(benchmark="mini"), DG, "full", "benchmark='full'.*say mini.*never stand.*pass"),
     (ours(benchmark=["mini", "full"] * 2), DG, "mini", "say full, mini"),
+    (ours(), "cross_datasets", "full", "'cross_datasets': .*Did you mean 'cross_dataset'"),
     (ours(), "claimed_gains", "full", "'claimed_gains': expected a table of accuracies, one of: domain_gen"),
     (ours(), None, "full", "None: expected a table of accuracies"),
     (ours(), "pug", "full", "no result belongs in table 'pug': got MaPLe on v2.*TPT.* on pug_camera_yaw"),

@@ -26,7 +26,8 @@ from ..settings import did_you_mean
 from .prompts import prompt_file
 
 MANY = 50_000                                      # source images that `build` does not read by itself
-BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}          # MaPLe's training for its base-to-new tables, depth 9
+# MaPLe's training for its base-to-new tables, where it has depth 9
+BASE_TO_NEW: dict[str, Any] = {"epochs": 5, "lr": 0.0035}
 
 
 class Benchmark:
@@ -95,7 +96,7 @@ class Benchmark:
         choice = {"trained_on": train.name if train is not None else trained_on, "seed": seed,
                   "train_set": None if train is None or train.origin == "partial" else train}
         try:
-            path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
+            path: Path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
         except prompt_files.SeveralFit as error:
             if method.needs or method.recipe is None or train is None:
                 raise                                          # it is another method that is trained

@@ -50,10 +50,11 @@ def evaluate(method: Any, data: Dataset, limit: int | None = None, records: str 
     batch_size: images per call of `method.predict`
     progress:   whether to show a bar. It counts up after each batch; its clock moves every second
 
-    `method` has name, config, class_names and predict(list of PIL images) -> logits [B, C]. If its
-    predictions depend on more than what identity.py finds (code, config, state_dict, source statistics,
-    classes, backbone, pictures), a string `method.fingerprint` stands for the rest. Images that cannot be
-    read are left out with a warning, listed in `skipped`, and tried again the next time.
+    `method` has name, config, class_names and predict(list of PIL images) -> logits [B, C], best as a
+    `Prediction`, which also holds the logits before prompts were tuned. If its predictions depend on more
+    than what identity.py finds (code, config, state_dict, source, classes, backbone, pictures), a string
+    `method.fingerprint` stands for the rest. Images that cannot be read are left out with a warning, listed
+    in `skipped`, and tried again the next time.
     """
     ids, labels = check_arguments(method, data, limit, batch_size, seed)
     order = balanced_order(ids, labels, limit, seed)

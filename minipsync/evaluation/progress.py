@@ -19,11 +19,12 @@ class NotebookLine:
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def write(self, text: str) -> None:
+        """Show `text` in place of what was there."""
         if text.strip():
             self.handle.update({"text/plain": text.strip("\r\n")}, raw=True)
 
     def flush(self) -> None:
-        pass
+        """Nothing is held back."""
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from ..data.own import HALVES
 from ..methods import REGISTRY, build, prompt_files
 from ..methods.base import Method
 from ..methods.with_source import SourceMethod, find_or_prepare
+from .benchmark import Benchmark
 from .evaluate import evaluate
 from .prompts import learned
 from .results import wilson
@@ -33,7 +34,7 @@ def harmonic_mean(base: float, novel: float) -> float:
 
 
 # ---- protocols --------------------------------------------------------------------------------------
-def base_to_novel(bench: Any, name: str, datasets: Iterable[str], seeds: Iterable[int] = SEEDS, *,
+def base_to_novel(bench: Benchmark, name: str, datasets: Iterable[str], seeds: Iterable[int] = SEEDS, *,
                   folder: str | Path | None = None, records: str | Path | None = None,
                   limit: int | None = None, recipe: dict[str, Any] | None = None, progress: bool = True,
                   **settings: Any) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def base_to_novel(bench: Any, name: str, datasets: Iterable[str], seeds: Iterabl
     return pd.DataFrame(rows)
 
 
-def from_source(bench: Any, name: str, datasets: Iterable[str] = OOD, seeds: Iterable[int] = SEEDS, *,
+def from_source(bench: Benchmark, name: str, datasets: Iterable[str] = OOD, seeds: Iterable[int] = SEEDS, *,
                 source: str = "imagenet", folder: str | Path | None = None,
                 records: str | Path | None = None, limit: int | None = None,
                 recipe: dict[str, Any] | None = None, progress: bool = True, **settings: Any) -> pd.DataFrame:
@@ -77,16 +78,16 @@ def from_source(bench: Any, name: str, datasets: Iterable[str] = OOD, seeds: Ite
     return pd.DataFrame(rows)[["method", "dataset", "seed", "n", "accuracy", "low", "high", "ece"]]
 
 
-def _trained(bench: Any, name: str, source: str, seeds: Iterable[int], folder: str | Path | None,
+def _trained(bench: Benchmark, name: str, source: str, seeds: Iterable[int], folder: str | Path | None,
              recipe: dict[str, Any] | None, progress: bool, settings: dict[str, Any]
              ) -> Iterator[tuple[int, Callable[[Dataset, dict[str, Any]], Method]]]:
     """For each seed: it, and a function that makes the method for a data set, with prompts learned on the
-    data set `source` and with some more settings of least weight."""
+    data set `source` and with `more` settings, which `settings` overrule."""
     clip = bench.clip()
     trained, own = _what_trains(name, clip, bench.settings(name, source) | settings)
 
     def build_for(data: Dataset, more: dict[str, Any]) -> Method:
-        return build(name, clip, data.class_names, **{**bench.settings(name, data.name), **more, **settings})
+        return bench.build(name, data, clip=clip, load=False, **{**more, **settings})
 
     if trained is None:
         yield 0, build_for
@@ -94,7 +95,7 @@ def _trained(bench: Any, name: str, source: str, seeds: Iterable[int], folder: s
     train = bench.dataset(source, "train")
     recipe = recipe or bench.settings(f"{trained}.fit", train.name)
     for seed in seeds:
-        prompts = learned(build(trained, clip, train.class_names, **own, seed=seed), train, folder,
+        prompts = learned(bench.build(trained, train, clip=clip, load=False, **own, seed=seed), train, folder,
                           progress=progress, **recipe)
 
         def start(data: Dataset, more: dict[str, Any], prompts: Method = prompts) -> Method:

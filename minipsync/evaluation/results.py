@@ -73,7 +73,7 @@ class Result:
         missing += [f"left out: {reason}" for reason in _reasons(self.left_out)]
         found = f" of {self.found} found" if missing and self.found is not None else ""
         return {"method": self.method, "dataset": self.dataset, "accuracy": f"{100 * self.accuracy:.1f} %",
-                "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+                "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
                 "n": f"{self.n}{found}" + (f" ({', '.join(missing)})" if missing else ""),
                 "ECE": f"{100 * self.ece:.1f} %",
                 "time per image": f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"}
@@ -81,7 +81,7 @@ class Result:
     def __repr__(self) -> str:
         said = self._in_words()
         return (f"{self.method} on {self.dataset}: {said['accuracy']} (95 % interval "
-                f"{said['95 % interval']}), n = {said['n']}, ECE {said['ECE']}, "
+                f"{said['95 % interval'].removesuffix(' %')}), n = {said['n']}, ECE {said['ECE']}, "
                 f"{said['time per image']} per image")
 
     def _repr_html_(self) -> str:

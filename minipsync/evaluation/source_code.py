@@ -36,8 +36,8 @@ def code_fingerprint(objects: Iterable[Any]) -> str:
         if kind.__module__.partition(".")[0] == PACKAGE:
             modules.add(kind.__module__)
         elif not _installed(kind) and (name := f"{kind.__module__}.{kind.__qualname__}") not in outside:
-            outside[name] = _source_of(kind)
-            todo += _used_by(kind)
+            outside[name], used = _from_outside(kind)
+            todo += used
     parts = []
     for name in sorted(closure(modules)):
         parts += [name, _read(name).tree, *_changed(name)]
@@ -79,28 +79,18 @@ def _installed(kind: Definition) -> bool:
             or "site-packages" in file or "dist-packages" in file)
 
 
-def _used_by(kind: Definition) -> list[Definition]:
-    """The classes and functions that the source of one from outside names: a notebook's other cells."""
-    around = vars(sys.modules.get(kind.__module__, types.SimpleNamespace()))
-    tree = _tree_of(kind)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree is not None else set()
-    return [around[name] for name in sorted(names)
-            if isinstance(around.get(name), (type, types.FunctionType)) and around[name] is not kind]
-
-
-def _source_of(kind: Definition) -> str:
-    tree = _tree_of(kind)
-    if tree is not None:
-        return _in_words(tree)
-    code = getattr(kind, "__code__", None)
-    return repr(_essence(code)) if code else kind.__qualname__
-
-
-def _tree_of(kind: Definition) -> ast.Module | None:
+def _from_outside(kind: Definition) -> tuple[str, list[Definition]]:
+    """The source of a class or function from outside, in words, and the classes and functions that it names:
+    those of a notebook's other cells."""
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):              # typed into a plain interpreter, or built in
-        return None
+        code = getattr(kind, "__code__", None)
+        return repr(_essence(code)) if code else kind.__qualname__, []
+    around = vars(sys.modules.get(kind.__module__, types.SimpleNamespace()))
+    names = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+    return _in_words(tree), [around[name] for name in names if around.get(name) is not kind
+                             and isinstance(around.get(name), (type, types.FunctionType))]
 
 
 # ---- modules ----------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.own import split_half
 from ..evaluation.protocols import OOD
 from ..evaluation.results import Result, verdict
+from ..settings import did_you_mean
 
 TABLES = {
     "domain_generalisation": "Four shifted ImageNets, ViT-B/16, accuracy in %",
@@ -53,7 +55,8 @@ def published(table: str | None = None, typos: bool = False) -> pd.DataFrame:
     rows = _published()
     if table is not None:
         if table not in TABLES:
-            raise ValueError(f"unknown table {table!r}, expected one of: {', '.join(TABLES)}")
+            raise ValueError(f"unknown table {table!r}, expected one of: {', '.join(TABLES)}."
+                             f"{did_you_mean(table, TABLES)}")
         rows = rows[rows["table"] == table]
     return rows[typos | (rows["status"] != "typo")].reset_index(drop=True)
 
@@ -91,7 +94,8 @@ def side_by_side(results: Result | list[Result] | pd.DataFrame, table: str,
     """
     good = [name for name in TABLES if not name.startswith("claimed")]
     if table not in good:
-        raise ValueError(f"table={table!r}: expected a table of accuracies, one of: {', '.join(good)}")
+        raise ValueError(f"table={table!r}: expected a table of accuracies, one of: {', '.join(good)}."
+                         f"{did_you_mean(table, good)}")
     if benchmark not in ("full", "mini"):
         raise ValueError(f'benchmark={benchmark!r}: expected "full", where the results were measured on the '
                          'papers\' data sets, or "mini", which never stands in their columns')
@@ -153,6 +157,13 @@ def mean(*values: float) -> float:
 def label_of(dataset: str, origin: str | None) -> str:
     """How tables call a data set: one's own is "own NAME", an incomplete copy "NAME (partial)"."""
     return {"own": f"own {dataset}", "partial": f"{dataset} (partial)"}.get(origin or "", dataset)
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """"dtd_base (partial)" -> ("dtd (partial)", "base"); the half of a whole data set is ""."""
+    partial = " (partial)" * label.endswith(" (partial)")
+    stem, half = split_half(label.removesuffix(partial))
+    return stem + partial, half
 
 
 def _checked(results: Result | list[Result] | pd.DataFrame, benchmark: str) -> pd.DataFrame:

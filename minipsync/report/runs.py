@@ -29,6 +29,8 @@ from .published import PRINTED, label_of
 LOCAL = ("template", "append_template", "init", "fine_grained", "augmix", "extra", "code", "classes",
          "images", "content", "prompts", "source", "trained_on", "libraries")
 
+Rows = list[dict[str, Any]]                                # lines of a table
+
 
 # ---- reading ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
