@@ -3,6 +3,8 @@
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
 # make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
 # make test-oldest   tests and the demo with the oldest versions that pyproject.toml allows, in .venv-oldest
+# make docs   the API reference from the docstrings, to docs/api
+# make types   the type checker on the package
 # make constraints   make test, and if all passed the versions of .venv to constraints.txt
 # All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
 
@@ -21,10 +23,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test test-machines test-oldest constraints help
+.PHONY: demo exercises test test-machines test-oldest docs types constraints help
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,9s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
@@ -56,10 +58,18 @@ test-oldest:
 	$(MAKE) test demo VENV=.venv-oldest PIP_OPTIONS="-c .venv-oldest/floors.txt" RESULTS=results/oldest \
 	    NOTEBOOKS= ARGS='-m "not slow" $(ARGS)'
 
+docs: $(STAMP)
+	rm -rf docs/api
+	$(VENV_PYTHON) docs/build_api.py docs/api
+	@echo "The API reference: open docs/api/index.html in a browser."
+
+types: $(STAMP)
+	$(VENV_PYTHON) -m mypy $(ARGS)
+
 # Without the +cpu of 2.13.0+cpu: a build for one kind of machine is not for the others.
 constraints: test
 	echo "# \`make test\` passed with these, on $$($(VENV_PYTHON) --version)" >constraints.txt
-	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
+	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip \
 	    | sed 's/+.*//' >>constraints.txt
 
 test-machines: $(STAMP)

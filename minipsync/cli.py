@@ -15,7 +15,6 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,18 +24,19 @@ import typer
 from safetensors import SafetensorError
 
 from . import __version__, distributed
-from .data import BENCHMARKS, benchmark
 from .data.full import ROOT
+from .evaluation.benchmark import BENCHMARKS, benchmark
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
-from .evaluation.protocols import learned, prompt_file
+from .evaluation.prompts import learned, prompt_file
 from .files.paths import expand, write_whole
 from .methods import REGISTRY, build, prompt_files
+from .methods.with_source import find_source
 from .options import EPILOG, SettingsCommand, check_settings, typed_again, values_for, with_settings
 from .report.papers import TABLES, load_runs, report
-from .report.tables import to_csv, to_latex, to_markdown, to_text
+from .report.writers import to_csv, to_latex, to_markdown, to_text
 from .settings import did_you_mean
-from .source.moments import SHIPPED, prompts_fingerprint
+from .source.domain import SHIPPED, prompts_fingerprint
 from .source.one_pass import forget
 from .training import TrainConfig
 
@@ -46,8 +46,8 @@ app = typer.Typer(help="Prompt learning for CLIP: learn prompts, run methods, bu
 WRITERS = {"text": to_text, "csv": to_csv, "markdown": to_markdown, "latex": to_latex}
 # told in one line
 ASKED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError, SafetensorError)
-TRAINED = [name for name, method in REGISTRY.items() if method.recipe is not None and not method.keeps]
-KEEPING = [name for name, method in REGISTRY.items() if method.keeps]
+TRAINED = [name for name, method in REGISTRY.items() if method.recipe is not None and not method.needs]
+KEEPING = [name for name, method in REGISTRY.items() if method.needs]
 
 Names = Annotated[list[str], typer.Argument(help=f"one or several of: {', '.join(REGISTRY)}")]
 Bench = Annotated[str, typer.Option("--benchmark", help=f"one of: {', '.join(BENCHMARKS)}")]
@@ -97,10 +97,10 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     _try(problems, check_settings, run, known, typed if known else {})
     _stop_at(problems)
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
-    again = functools.partial(
-        typed_again, prepare, typed, ("--benchmark", benchmark), ("--model", model), ("--weights", weights),
-        ("--dataset", trained_on * (trained_on != "imagenet")), ("--prompts", prompts * (prompts != PROMPTS)))
-    place = Place(bench, clip, typed, prompts, source, trained_on, again)
+    place = Place(bench, clip, typed, prompts, source, trained_on, (
+        ("--benchmark", benchmark), ("--model", model), ("--weights", weights),
+        ("--dataset", trained_on * (trained_on != "imagenet")),
+        ("--prompts", prompts * (prompts != PROMPTS))))
     plan = [(data, method, s) for data in sets for method in methods
             for s in (seeds if "seed" in REGISTRY[method].Config.model_fields else [None])]
     for step in plan:
@@ -160,19 +160,18 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
-    place = Place(bench, clip, settings or {}, prompts, out, train.name)
-    place.train_set = train
+    place = Place(bench, clip, settings or {}, prompts, out, dataset)
     for method, s in itertools.product(methods, _seeds(seed)):
         built = place.build(method, train.class_names, s)
-        there = built.find_source(out, train) is not None
+        there = find_source(built, out, train) is not None
         there = distributed.from_first(there)                  # all processes do the same
         if there and not again:
-            _say(f"{method}: {built.keeps} for {built.prompts_from} are there (--again computes them anew)")
+            _say(f"{method}: {built.needs} for {built.prompts_from} are there (--again computes them anew)")
             continue
         checkpoint = out / f"{method}_{train.name}_{prompts_fingerprint(built.learner)[:8]}.part"
         built.prepare(train, progress=not quiet, checkpoint=checkpoint)
         if distributed.rank() == 0:
-            print(f"{built.keeps}: {getattr(built, built.keeps).keep(out)}")
+            print(f"{built.needs}: {built.source.save(out)}")
             forget(checkpoint)
     distributed.stop()
 
@@ -238,7 +237,7 @@ class Place:
     prompts: str
     source: Path
     trained_on: str
-    again: Callable[..., str] = lambda *_: ""
+    options: tuple[tuple[str, Any], ...] = ()
     told: set = field(default_factory=set)
 
     @functools.cached_property
@@ -263,54 +262,32 @@ class Place:
         own = values_for(config, self.typed)
         own |= {"seed": seed} if seed is not None and "seed" in config.model_fields else {}
         method = build(name, self.clip, class_names, **{**self.bench.settings(name, dataset), **own})
-        trained_on = self.train_set.name if ":" in self.trained_on else self.trained_on     # folder:/path
         if method.learner is not None and (method.recipe is not None or method.accepts):
-            prompt_files.load(method, self.find_prompts(method, trained_on, seed))
+            place = expand(self.prompts)
+            if self.prompts != PROMPTS and not place.exists():
+                raise FileNotFoundError(f"--prompts {self.prompts}: there is no such file or folder")
+            self.bench.load_prompts(method, place, self.trained_on, seed)
         return method
-
-    def find_prompts(self, method, trained_on, seed):
-        """The prompts of a file, or those of a folder, else of the package, that fit; where several do, those
-        that `fit` makes with the benchmark's recipe."""
-        place = expand(self.prompts)
-        if place.is_file():
-            return place
-        if self.prompts != PROMPTS and not place.is_dir():
-            raise FileNotFoundError(f"--prompts {self.prompts}: there is no such file or folder")
-        choice = {"trained_on": trained_on, "seed": seed, "train_set": self.train_set_here()}
-        try:
-            try:
-                return prompt_files.find(method, place, **choice)
-            except FileNotFoundError as missing:
-                try:
-                    return prompt_files.find(method, **choice)
-                except FileNotFoundError as error:         # of the two lists the one that is not empty
-                    raise (error if str(missing).endswith("none") else missing) from None
-        except prompt_files.SeveralFit as error:
-            if method.keeps or method.recipe is None:      # it is another method that is trained
-                raise
-            same = build(method.name, method.clip, self.train_set.class_names, config=method.config)
-            recipe = self.bench.settings(f"{method.name}.fit", trained_on)
-            name = prompt_file(same, self.train_set, **recipe)
-            if path := next((path for path in error.paths if path.name == name), None):
-                return path
-            raise
 
     def ready(self, data, name, seed, images=True):
         """The method for `data`, with what it keeps of its source; images=False only looks whether all is
         there. Raises FileNotFoundError with the command for what is missing, ValueError for prompts of
         another source."""
         method = self.build(name, data.class_names, seed, data.name)
-        if not method.keeps:
+        if not method.needs:
             return method
-        train = self.train_set if method.keeps == "prototypes" else None    # PromptAlign: its numbers alone
+        train = self.train_set if method.needs == "prototypes" else None    # PromptAlign: its numbers alone
         if train is not None and method.trained_on not in ("", train.name):
-            raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
+            raise ValueError(f"{name}: the prompts {method.prompts_from} were learned on "
                              f"{method.trained_on}; say --trained-on {method.trained_on}")
-        if method.find_source(self.source, self.train_set_here()) is None:
-            raise FileNotFoundError(f"{method.name} has no source {method.keeps} in {str(self.source)!r} for "
-                                    f"the prompts {method.prompts_from}; compute them once: minipsync "
-                                    f"prepare {method.name} {self.again(('--seed', seed))}")
-        return method.use_source(self.source, train) if images else method
+        found = find_source(method, self.source, self.train_set_here())
+        if found is None:
+            own = {k: text for k, text in self.typed.items() if hasattr(method.config, k)}
+            options = typed_again(prepare, own, *self.options, ("--seed", seed))
+            raise FileNotFoundError(f"{name} has no source {method.needs} in {str(self.source)!r} for the "
+                                    f"prompts {method.prompts_from}; compute them once: minipsync prepare "
+                                    f"{name} {options}")
+        return method.prepare(train, found=found) if images else method
 
     def announce(self, data, name, seed, gate):
         """`ready`; says first, once each, what is predicted and with which prompts, and lets `gate` look."""
@@ -363,7 +340,7 @@ def _check_trainable(method):
     if problems := _unknown_methods([method]):
         raise ValueError(problems[0])
     if method not in TRAINED:
-        more = ", it tunes those of maple" if REGISTRY[method].keeps else ""
+        more = ", it tunes those of maple" if REGISTRY[method].needs else ""
         raise TypeError(f"{method} is not trained{more}; expected one of {', '.join(TRAINED)}")
 
 

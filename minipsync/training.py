@@ -11,15 +11,20 @@ import pickle
 import random
 import time
 import warnings
-from typing import Annotated
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from PIL import Image
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
-from .data.content import of_dataset
+from .clip.encoders import Clip
+from .data.few_shot import few_shot_images
 from .data.pixels import to_rgb
 from .files.paths import check_writable, expand
 from .files.tensors import first_line, read_tensors, write_tensors
@@ -61,43 +66,14 @@ class TrainConfig(Settings, title="fit"):
     """seconds between checkpoints"""
 
 
-def learning_rate(epoch, config):
-    """Rate of epoch 0, 1, …: constant warm-up, then lr * (1 + cos(pi * (epoch - warmup) / epochs)) / 2."""
+def learning_rate(epoch: int, config: TrainConfig) -> float:
+    """Rate of epoch 0, 1, …: a constant warm-up, then lr * (1 + cos(pi * (epoch - warmup) / epochs)) / 2."""
     if epoch < config.warmup_epochs:
         return config.warmup_lr
     return config.lr * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs)) / 2
 
 
-def few_shot(labels, shots, seed):
-    """Indices of at most `shots` items per class by Dassl's rule (METHODS 3.4): classes in order of first
-    appearance, `random.sample` from one seeded stream; a class with fewer items keeps them all."""
-    by_label = {}
-    for index, label in enumerate(labels):
-        by_label.setdefault(int(label), []).append(index)
-    if shots is None:
-        return [i for items in by_label.values() for i in items]
-    rng = random.Random(seed)
-    chosen = [rng.sample(items, shots) if len(items) >= shots else items for items in by_label.values()]
-    return [i for items in chosen for i in items]
-
-
-def few_shot_images(train_set, shots, seed):
-    """`few_shot` on a data set. Of a base half those images that the rule takes on the whole set: Dassl
-    samples first and splits afterwards."""
-    if (whole := getattr(train_set, "whole", None)) is None:
-        return few_shot(train_set.labels, shots, seed)
-    labels, rows = whole
-    place = {row: i for i, row in enumerate(rows)}
-    return [place[row] for row in few_shot(labels, shots, seed) if row in place]
-
-
-def learned_pictures(train_set, shots, seed):
-    """16 hex digits for the pictures that a training takes of `train_set`, by content."""
-    return of_dataset(train_set.subset(few_shot_images(train_set, shots, seed))
-                      if hasattr(train_set, "subset") else train_set)
-
-
-def batches(indices, epoch, config):
+def batches(indices: list[int], epoch: int, config: TrainConfig) -> list[list[int]]:
     """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is all."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
@@ -105,8 +81,8 @@ def batches(indices, epoch, config):
     return [order[s:s + size] for s in range(0, len(order) - size + 1, size)]
 
 
-def training_view(image, size, config, rng):
-    """RandomResizedCrop + flip of a PIL image -> PIL [size, size]; every draw comes from `rng`."""
+def training_view(image: Image.Image, size: int, config: TrainConfig, rng: random.Random) -> Image.Image:
+    """Crop a random part, resize it to [size, size] and perhaps flip it; every draw comes from `rng`."""
     width, height = image.size
     for _ in range(10):
         area = width * height * rng.uniform(*config.crop)
@@ -126,18 +102,19 @@ def training_view(image, size, config, rng):
 class TrainingImages(torch.utils.data.Dataset):
     """Item (epoch, index) -> (float [3,S,S] in [0,1], label), the same for the same seed, epoch and index."""
 
-    def __init__(self, source, size, config):
+    def __init__(self, source: Any, size: int, config: TrainConfig):
         self.source, self.size, self.config = source, size, config
-        self.cache, self.room = {}, config.cache_mb * 2**20 // max(1, config.workers)     # bytes left
+        self.cache: dict[int, tuple[Image.Image, int]] = {}
+        self.room = config.cache_mb * 2**20 // max(1, config.workers)     # bytes left
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         image, label = self.cache[index] if index in self.cache else self._read(index)
         rng = random.Random(f"{self.config.seed} {epoch} {index}")
         view = training_view(image, self.size, self.config, rng)
         return TF.to_dtype(TF.pil_to_tensor(view), torch.float32, scale=True), label
 
-    def _read(self, index):
+    def _read(self, index: int) -> tuple[Image.Image, int]:
         try:
             image, label = self.source[index]
             image, label = to_rgb(image), int(label)
@@ -151,8 +128,9 @@ class TrainingImages(torch.utils.data.Dataset):
         return image, label
 
 
-def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progress=True, name="training",
-        about=None):
+def fit(parameters: Iterable[Tensor], loss_fn: Callable[[Tensor, Tensor], Tensor], train_set: Any,
+        config: TrainConfig, clip: Clip, *, checkpoint: str | Path | None = None, progress: bool = True,
+        name: str = "training", about: dict | None = None) -> list[dict]:
     """Minimise `loss_fn(images [B,3,S,S], labels [B]) -> scalar` over `parameters` in place.
 
     train_set: has `labels` and gives (PIL image, label). checkpoint: a file, written whole every
@@ -201,7 +179,7 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     return run.history
 
 
-def _loaded(loader, name):
+def _loaded(loader: DataLoader, name: str) -> Iterator:
     """The batches of `loader`. Errors of the processes that read images say what happened and what to do."""
     try:
         found = iter(loader)                       # starts the processes
@@ -226,16 +204,20 @@ def _loaded(loader, name):
 class _Run:
     """Where a training run stands, and its file."""
 
-    def __init__(self, parameters, optimizer, identity, path):
+    def __init__(self, parameters: list[Tensor], optimizer: torch.optim.Optimizer, identity: dict,
+                 path: str | Path | None):
         self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
         self.path = expand(path) if path is not None else None
-        self.step, self.history, self.written = 0, [], time.monotonic()
+        self.step, self.written = 0, time.monotonic()
+        self.history: list[dict] = []
         if self.path is not None:
             check_writable(self.path)
             if self.path.exists():
-                self._read()
+                self._read(self.path)
 
-    def advance(self, epoch, lr, loss, seconds, per_epoch, save_every):
+    def advance(self, epoch: int, lr: float, loss: float, seconds: float, per_epoch: int,
+                save_every: float) -> None:
+        """Count a step, and write the file if `save_every` seconds have gone by."""
         if self.step % per_epoch == 0:
             self.history.append({"epoch": epoch, "lr": lr, "loss": 0.0, "seconds": 0.0})
         self.history[-1]["loss"] += loss / per_epoch
@@ -244,7 +226,7 @@ class _Run:
         if time.monotonic() - self.written >= save_every:
             self.write()
 
-    def write(self):
+    def write(self) -> None:
         """Write the file whole or not at all."""
         if self.path is None:
             return
@@ -257,9 +239,9 @@ class _Run:
                                            "identity": json.dumps(self.identity)})
         self.written = time.monotonic()
 
-    def _read(self):
+    def _read(self, path: Path) -> None:
         try:
-            tensors, metadata = read_tensors(self.path)
+            tensors, metadata = read_tensors(path)
             identity = json.loads(metadata["identity"])
         except (ValueError, KeyError) as error:
             raise ValueError(f"{self.path} is not a training checkpoint ({error}); remove it or name another "
@@ -277,7 +259,7 @@ class _Run:
                     self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"].to(p.device)
 
 
-def _identity(config, ids, parameters, clip, about):
+def _identity(config: TrainConfig, ids: list, parameters: list[Tensor], clip: Clip, about: dict) -> dict:
     """What must be equal for one run to go on with another's file (not where or how often it is saved)."""
     free = ("workers", "cache_mb", "save_every")
     settings = {k: v for k, v in config.model_dump().items() if k not in free}

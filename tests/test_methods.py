@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from rounding import U, assert_apart, features, largest, logits, moves, relative
 
-from minipsync.clip.encoders import Clip, load_clip
+from minipsync.clip.encoders import Clip
 from minipsync.clip.text import pack_texts
-from minipsync.clip.weights import new_model
+from minipsync.clip.weights import load_clip, new_model
 from minipsync.methods import REGISTRY, build, prompt_files
-from minipsync.methods.episodes import careful_step
-from minipsync.methods.losses import view_entropy
-from minipsync.methods.tpt import TPTConfig
+from minipsync.methods.numerics import careful_step
+from minipsync.methods.tpt import TPTConfig, view_entropy
 from minipsync.methods.zero_shot import ENSEMBLES
 
 NAMES = ["goldfish", "great_white_shark", "hot dog", "t-shirt"]

@@ -10,8 +10,8 @@ import pytest
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import minipsync as mp
-from minipsync.evaluation.protocols import prompt_file
-from minipsync.evaluation.source_code import _plain
+from minipsync.evaluation.prompts import prompt_file
+from minipsync.evaluation.source_code import _in_words as _plain
 from minipsync.methods import REGISTRY, build, prompt_files
 from minipsync.settings import Probability, Settings, describe, did_you_mean, from_text, in_order, items_of
 from minipsync.training import TrainConfig

@@ -10,8 +10,9 @@ from PIL import Image
 from rounding import U
 
 from minipsync import training
+from minipsync.data.few_shot import few_shot
 from minipsync.methods import build
-from minipsync.training import TrainConfig, TrainingImages, batches, few_shot, learning_rate, training_view
+from minipsync.training import TrainConfig, TrainingImages, batches, learning_rate, training_view
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
 

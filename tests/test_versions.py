@@ -11,13 +11,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from versions import PROJECT, ROOT, declared, read_floor
 
+import minipsync
+
 FLOORS = {name: Version(floor) for group in declared().values() for name, floor in group.items()}
 EXTRAS = list(PROJECT["optional-dependencies"])
 # folder: the extras that its reader has installed, beside what the package itself needs
 FOLDERS = {"minipsync": [], "notebooks": ["notebooks"], "benchmarks": ["notebooks"], "data_scripts": ["data"],
-           "tests": EXTRAS}
+           "docs": ["dev"], "tests": EXTRAS}
 # no distributions: the folders, and the files that lie beside those which import them
-OWN = {*FOLDERS, *(file.stem for folder in ("tests", "benchmarks") for file in (ROOT / folder).rglob("*.py"))}
+SCRIPTS = ("tests", "benchmarks", "docs")
+OWN = {*FOLDERS, *(file.stem for folder in SCRIPTS for file in (ROOT / folder).rglob("*.py"))}
 brought_by = functools.cache(importlib.metadata.packages_distributions)     # {"PIL": ["pillow"], …}
 
 
@@ -113,6 +116,14 @@ def test_the_oldest_python_is_the_same_everywhere(file, pattern):
     floor = PROJECT["requires-python"].removeprefix(">=")
     found = re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.M)
     assert found in ([floor], [floor.replace(".", "")])                # ruff writes py311
+
+
+@pytest.mark.parametrize(("file", "pattern"), [
+    ("CITATION.cff", r"^version: (\S+)$"), ("CHANGELOG.md", r"^## \[(\S+)\] - ")])
+def test_own_version_is_the_same_everywhere(file, pattern):
+    """pyproject.toml has none of its own: it takes the package's."""
+    assert "version" not in PROJECT and "version" in PROJECT["dynamic"]
+    assert re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.M)[0] == minipsync.__version__
 
 
 @pytest.mark.parametrize("file", ["environment.yml", "Makefile"])

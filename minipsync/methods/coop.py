@@ -8,12 +8,14 @@ Both encoders stay frozen; cross-entropy on a few labelled images per class trai
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
+from torch import Generator, Tensor
 
+from ..clip.encoders import Clip
 from ..clip.text import tokenize
 from ..settings import Settings
 from ..training import TrainConfig
 from .base import Method, register
-from .prompts import ContextPrompt
+from .learner import Learner, Prompts, generator, normal, word_embeddings
 
 
 def context_length(otherwise: int) -> Any:
@@ -35,7 +37,7 @@ class ContextConfig(Settings):
     n_ctx: PositiveInt = context_length(16)
     """number M of context vectors; None: the number of tokens in init"""
 
-    def check(self):
+    def check(self) -> None:
         if self.init is not None:
             n = n_tokens(self.init)
             self.require(n >= 1, "init", "words, or None for a random start")
@@ -54,6 +56,38 @@ class CoOpConfig(ContextConfig, title="coop"):
     """seed of the start and of the few-shot choice; the papers average 1, 2 and 3"""
 
 
+class ContextPrompt(Learner):
+    """CoOp's context: `ctx` [n_ctx, W], or [n_classes, n_ctx, W] if `class_specific`. TPT tunes the same.
+
+    init: words to start from, as "a photo of a", whose number of tokens becomes n_ctx; None: N(0, 0.02^2).
+      (The official code ignores class_specific if there is an init; here every class starts from it.)
+    position: of the class name, "end", "middle" or "front" (`pack_context` shows the three).
+    """
+
+    def __init__(self, clip: Clip, n_ctx: int = 16, init: str | None = None, class_specific: bool = False,
+                 n_classes: int | None = None, *, position: str = "end", seed: int | Generator = 0):
+        if class_specific and n_classes is None:
+            raise ValueError("class_specific=True needs n_classes, the number of classes")
+        start = word_embeddings(clip, init) if init else None
+        super().__init__(clip, n_ctx if start is None else len(start), position=position,
+                         n_classes=n_classes if class_specific else None)
+        shape = [self.n_ctx, clip.text_width]
+        if class_specific and n_classes is not None:
+            shape.insert(0, n_classes)
+        value = normal(generator(seed), *shape) if start is None else start.expand(shape).clone()
+        self._add("ctx", value)
+
+    def forward(self, params: dict[str, Tensor] | None = None) -> Prompts:
+        """Give the context to the text encoder, as tokens of layer 0 in the places left free for it.
+
+        -> text prompts [1, S, W] with S = n_ctx, or n_classes * n_ctx; [B, 1, S, W] with episodes.
+        """
+        ctx = self._values(params)["ctx"]
+        if self.n_classes is not None:
+            ctx = ctx.flatten(-3, -2)  # (..., C*n, W): slot = class * n_ctx + m
+        return Prompts(text=ctx.unsqueeze(-3))
+
+
 @register
 class CoOp(Method):
     """Context optimisation. `learner.ctx` is [M, W], or [C, M, W] if class-specific."""
@@ -61,7 +95,7 @@ class CoOp(Method):
     name, Config = "coop", CoOpConfig
     recipe = TrainConfig(epochs=50, batch_size=32, lr=0.002)    # ImageNet; on other sets 200 (16 shots)
 
-    def make_learner(self):
+    def make_learner(self) -> ContextPrompt:
         c = self.config
         return ContextPrompt(self.clip, c.n_ctx, c.init, c.class_specific, len(self.class_names),
                              position=c.position, seed=c.seed)

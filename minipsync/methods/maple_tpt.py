@@ -14,10 +14,9 @@ from typing import Literal
 from pydantic import Field, PositiveFloat
 
 from .base import register
-from .episodes import TestTimeMethod
-from .maple import MaPLeConfig
-from .prompts import CoupledPrompt
-from .tpt import TestTimeConfig
+from .maple import CoupledPrompt, MaPLeConfig
+from .test_time_config import TestTimeConfig
+from .tpt import TestTimeMethod
 
 
 class MaPLeTPTConfig(TestTimeConfig, MaPLeConfig, title="maple_tpt"):
@@ -41,7 +40,7 @@ class MaPLeTPT(TestTimeMethod):
     name, Config = "maple_tpt", MaPLeTPTConfig
     accepts = ("maple",)
 
-    def make_learner(self):
+    def make_learner(self) -> CoupledPrompt:
         c = self.config
         learner = CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         if c.variant == "A":

@@ -6,9 +6,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ..settings import Probability, Share, some_of
 from ..source.prototypes import PARTS
-from ..views.crops import RELATIONS, CropScale, ViewConfig
+from ..views.crops import CropScale, ViewConfig
+from ..views.wordnet import RELATIONS
 from .maple import MaPLeConfig
-from .tpt import TestTimeConfig
+from .test_time_config import TestTimeConfig
 
 
 class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
@@ -93,7 +94,7 @@ class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
     seed: int = 1
     """seed of the views, the source batch and the few-shot choice of the source"""
 
-    def check(self):
+    def check(self) -> None:
         self.require(self.classes_per_step != 1, "classes_per_step", "2 or more, or 0 for all")
         self.require(self.entropy or self.alignment or self.discrimination, "entropy",
                      "True where alignment and discrimination are off: nothing would be minimised")
@@ -101,7 +102,7 @@ class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
                      "False with refresh='once', where g_D is a constant")
 
     @property
-    def view_config(self):
+    def view_config(self) -> ViewConfig:
         """How test views and source views are augmented."""
         return ViewConfig(crop_scale=self.crop_scale, background=self.background, corruption=self.corruption,
                           corruption_severity=self.corruption_severity)

@@ -5,45 +5,188 @@ mean prediction should be confident: minimise its entropy over the context v by 
 
     v* = argmin_v H( 1/|F| sum_{a in F} p(. | a; v) ),      predict x with v*, then forget v*.
 
-The image encoder does not depend on v, so the views' features are computed once and only the text is
-differentiated. v starts from hand-written words, the context of CoOp, or the one that CoCoOp gives for x.
+That is one episode (`TestTimeMethod`): views -> select -> step -> predict -> forget. Episodes are
+independent, so B of them run at once. MaPLe + TPT, PromptAlign and PromptSync run the same episode with other
+prompts and other losses.
 """
 
-from typing import Literal
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from PIL import Image
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
 
-from ..settings import Settings, Share
-from ..views.crops import CropScale
-from .base import register
-from .coop import ContextConfig, context_length
-from .episodes import TestTimeMethod
-from .prompts import ConditionalPrompt, ContextPrompt
+from ..views.crops import content_seed, make_views
+from .base import Method, Params, register
+from .cocoop import ConditionalPrompt
+from .coop import ContextConfig, ContextPrompt, context_length
+from .inputs import check_views
+from .learner import Learner
+from .memory import episodes_in_memory
+from .numerics import bounded, careful_step, full_precision, gradients
+from .prediction import Prediction
+from .test_time_config import TestTimeConfig
 
 
-class TestTimeConfig(Settings):
-    """What all methods have that tune on the test image, with TPT's values (sec. 4)."""
+# ---- entropy ----
+def view_entropy(logits: Tensor) -> Tensor:
+    """Entropy of each view's prediction, in nats: logits [..., C] -> [...]."""
+    log_p = bounded(full_precision(logits).log_softmax(-1))
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def select_confident(logits: Tensor, fraction: float) -> Tensor:
+    """Find the `int(V * fraction)` views (at least one) of lowest entropy, the most confident first (eq. 4).
+
+    logits [..., V, C] -> positions, int64 [..., k]. Ties keep the order of the views.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction={fraction!r}: expected a share of the views in (0, 1]; 0.1 keeps 6 of 64")
+    k = max(1, int(logits.shape[-2] * fraction + 1e-9))    # 1e-9: 0.29 * 100 is 28.999… in binary
+    return view_entropy(logits.detach()).argsort(dim=-1, stable=True)[..., :k]
+
+
+def take_views(x: Tensor, index: Tensor) -> Tensor:
+    """Keep the chosen views of each episode: x [B, V, ...], index [B, k] -> [B, k, ...]."""
+    return x[torch.arange(len(x), device=x.device)[:, None], index]
+
+
+def mean_log_probability(logits: Tensor) -> Tensor:
+    """Log of the mean prediction over the views, computed in log space: logits [..., V, C] -> [..., C].
+
+    logits - logsumexp(logits), as in TPT's code, and not the more exact log_softmax: near zero entropy the
+    gradient is rounding error, Adam turns its sign into a full step, and the official numbers contain that.
+    """
+    logits = full_precision(logits)
+    log_p = bounded(logits - logits.logsumexp(-1, keepdim=True))
+    return log_p.logsumexp(-2) - math.log(logits.shape[-2])
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """H(p_bar), the entropy of the views' mean prediction (eq. 3): logits [B, V, C] -> [B], in nats."""
+    log_p = mean_log_probability(logits)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+# ---- the episode ----
+@dataclass
+class Adapted:
+    """What tuning B episodes gave."""
+
+    params: Params                     # name -> tuned learner parameters [B, ...]
+    history: dict[str, Tensor]         # loss name -> [steps, B]
+    selected: Tensor | None            # confident views [B, k], lowest entropy first; None after no step
+    original: Tensor                   # view 0 as `logits` takes it: [B, 1, ...]
+
+
+class TestTimeMethod(Method):
+    """A method that tunes its prompts on each test image (sec. 3).
+
+    The Config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, seed and
+    episodes.
+    """
 
     __test__ = False                                 # the name begins with Test, but it is none of pytest's
+    prompt_settings = ("n_ctx", "depth", "init", "coupled")        # the others are of the tuning
+    prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
 
-    n_views: PositiveInt = 64
-    """views per image: the image itself and 63 augmented ones"""
-    selection: Share = 0.1
-    """rho, the share of the views that is kept, those of lowest entropy: 6 of 64"""
-    steps: NonNegativeInt = 1
-    """optimiser steps per image; 0: no tuning"""
-    weight_decay: NonNegativeFloat = 0.01
-    """of AdamW; torch's default, as in the codes"""
-    crop_scale: CropScale = (0.08, 1.0)
-    """smallest and largest share of the image in a random crop (torchvision's default)"""
-    seed: int = 1
-    """seed of the views; the codes use the seed of the weights"""
-    episodes: PositiveInt | None = None
-    """images that are tuned at a time, which changes no result; None: as memory allows"""
+    def __init__(self, clip: Any, class_names: Any, config: Any = None, **settings: Any):
+        super().__init__(clip, class_names, config, **settings)
+        self._initial: list[Tensor] | None = self.copy_prompts()
+
+    def make_views(self, image: Image.Image | Tensor) -> Tensor:
+        """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
+
+        They are drawn from the image's content and `config.seed` alone, so that neither the order of the
+        images nor the batch they came in changes a prediction.
+        """
+        c = self.config
+        return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
+                          seed=content_seed(image, c.seed))
+
+    def inputs(self, views: Tensor) -> Tensor:
+        """What `logits` takes: the views [B, V, 3, S, S], or features [B, V, D] if no prompt sees images."""
+        return views
+
+    def start(self, x: Tensor) -> Params:
+        """Fresh leaves [B, ...] to tune, one set of prompts per episode; x as `inputs` gave it."""
+        self.check_device()
+        return self.learner.episodes(len(x))
+
+    def first_logits(self, x: Tensor, params: Params) -> Tensor:
+        """Logits [B, V, C] of all views before tuning, without gradient; here all episodes start alike."""
+        parts = x.flatten(0, 1).split(self.image_batch)                                # [B*V, ...]
+        return torch.cat([self.own_logits(part) for part in parts]).unflatten(0, x.shape[:2])
+
+    def objective(self, chosen: Tensor, params: Params) -> dict[str, Tensor]:
+        """Losses [B] of the selected views [B, k, ...] by name; "loss" is what is minimised."""
+        return {"loss": marginal_entropy(self.logits(chosen, params))}
+
+    @torch.no_grad()
+    def adapt(self, views: Tensor) -> Adapted:
+        """Tune a private copy of the prompts per image, on its views [B, V, 3, S, S]; view 0 is the image.
+
+        The views are selected first, without gradient, and only the selected ones are run with it: the same
+        gradient, less work.
+        """
+        x = self.inputs(views)
+        params = self.start(x)
+        selected = select_confident(self.first_logits(x, params), self.config.selection)       # [B, k]
+        history = self.tune(params, take_views(x, selected))
+        return Adapted({k: v.detach() for k, v in params.items()}, history, selected, x[:, :1])
+
+    @torch.enable_grad()
+    def tune(self, params: Params, chosen: Tensor) -> dict[str, Tensor]:
+        """Take `steps` steps of AdamW on the leaves `params`, in place; the losses by name, [steps, B].
+
+        AdamW works on each element by itself, so one optimiser over leaves [B, ...] is B optimisers.
+        """
+        c, history = self.config, []
+        optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
+        for _ in range(c.steps):
+            losses = self.objective(chosen, params)
+            for name, gradient in gradients(losses["loss"], params, self.clip.precision).items():
+                params[name].grad = gradient
+            careful_step(optimizer, params)
+            history.append({k: v.detach() for k, v in losses.items()})
+        return stack_history(history)
+
+    @torch.no_grad()
+    def predict_views(self, views: Tensor) -> Prediction:
+        """Classify view 0 after tuning on all views [B, V, 3, S, S] of B images; the tuned prompts go."""
+        check_views(self, views)
+        adapted = self.adapt(views.to(self.clip.device))
+        x = adapted.original
+        untuned = self.first_logits(x, self.start(x))[:, 0]
+        return Prediction(self.logits(x, adapted.params)[:, 0], untuned)
+
+    def predict_batch(self, items: list[Image.Image] | Tensor) -> Prediction:
+        self._warn_if_untrained()
+        return self.predict_views(torch.stack([self.make_views(item) for item in items]))
+
+    def batch_size(self) -> int:
+        chosen = max(1, int(self.config.n_views * self.config.selection))       # views that get a gradient
+        return self.config.episodes or episodes_in_memory(self, chosen if self.prompts_images else 0)
+
+    def _warn_if_untrained(self) -> None:
+        """Warn once: tuning prompts that nobody trained gives numbers near chance."""
+        if self.accepts and self._initial is not None and self.prompts_are(self._initial):
+            warnings.warn(f"{self.name} tunes prompts that were never trained; load those of "
+                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=4)
+        self._initial = None
 
 
+def stack_history(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Losses [B] by name, a dict per step -> loss name -> [steps, B]."""
+    return {k: torch.stack([step[k] for step in steps]) for k in steps[0]} if steps else {}
+
+
+# ---- TPT ----
 class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     """tpt_classification.py and its scripts."""
 
@@ -63,43 +206,49 @@ class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
 
 @register
 class TPT(TestTimeMethod):
-    """Test-time prompt tuning of the text context. Tuned: `ctx` [B, M, W]."""
+    """Test-time prompt tuning of the text context. Tuned: `ctx` [B, M, W].
+
+    The image encoder does not depend on the context, so the views' features are computed once and only the
+    text is differentiated. The context starts from words, from CoOp's context, or from the one that CoCoOp
+    gives for the image.
+    """
 
     name, Config = "tpt", TPTConfig
     prompts_images = False
 
     @property
-    def accepts(self):
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.config.start == "words" else (self.config.start,)
 
-    def load(self, path="auto", **choice):
+    def load(self, path: Any = "auto", **choice: Any) -> Self:
         if self.config.start == "words":
             raise TypeError("tpt starts from words; build it with start='coop' or 'cocoop' to load prompts")
         return super().load(path, **choice)
 
-    def make_learner(self):
+    def make_learner(self) -> Learner:
         kind = ConditionalPrompt if self.config.start == "cocoop" else ContextPrompt
         return kind(self.clip, self.config.n_ctx, self.config.init, seed=self.config.seed)
 
-    def inputs(self, views):
-        """[B,V,3,S,S] -> features [B,V,D] before normalisation."""
+    def inputs(self, views: Tensor) -> Tensor:
+        """Features [B, V, D] of the views, before normalisation."""
         flat = views.flatten(0, 1).split(self.image_batch)
         features = torch.cat([self.clip.encode_image(x, normalize=False) for x in flat])
         return features.unflatten(0, views.shape[:2])
 
-    def start(self, x):
+    def start(self, x: Tensor) -> Params:
         if self.config.start != "cocoop":
             return super().start(x)
         self.check_device()
         # As the official code: the net gets the image's raw feature although it was trained on unit ones.
         return {"ctx": self.learner(x[:, 0]).text[:, 0].detach().requires_grad_()}     # [B, M, W]
 
-    def logits(self, x, params):
-        """Features x [B,V,D], params {"ctx": [B,M,W]} -> [B,V,C]."""
-        text = self.clip.encode_text(self.packed, params["ctx"][:, None])              # [B, C, D]
-        return self.clip.logit_scale * F.normalize(x, dim=-1) @ text.mT
+    def logits(self, images: Tensor, params: Params | None = None) -> Tensor:
+        """Logits [B, V, C] of the images' features [B, V, D], under the contexts params["ctx"] [B, M, W]."""
+        ctx = self.start(images)["ctx"] if params is None else params["ctx"]
+        text = self.clip.encode_text(self.packed, ctx[:, None])                        # [B, C, D]
+        return self.clip.logit_scale * F.normalize(images, dim=-1) @ text.mT
 
-    def first_logits(self, x, params):
+    def first_logits(self, x: Tensor, params: Params) -> Tensor:
         if self.config.start == "cocoop":                                      # every image has its own start
             return self.logits(x, params)
         return self.clip.logit_scale * F.normalize(x, dim=-1) @ self.text_features().mT

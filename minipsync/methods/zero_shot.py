@@ -12,10 +12,11 @@ from typing import Literal
 import open_clip
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..clip.text import pack_texts
 from ..settings import Settings
-from .base import Method, register
+from .base import Method, Params, register
 
 ENSEMBLES = {                                             # open_clip ships OpenAI's two lists (METHODS 2)
     "7": tuple(t("{}") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES),
@@ -33,7 +34,7 @@ class ZeroShotConfig(Settings, title="zero_shot"):
     append_template: bool = False
     """use template beside the ensemble; ZeroshotCLIP2 does, except on ImageNet"""
 
-    def check(self):
+    def check(self) -> None:
         self.require(self.template, "template", "at least one text")
         self.require(self.ensemble != "none" or not self.append_template, "append_template",
                      "an ensemble, '7' or '80', that it is appended to")
@@ -46,7 +47,7 @@ class ZeroShotConfig(Settings, title="zero_shot"):
                                  "name goes")
 
     @property
-    def templates(self):
+    def templates(self) -> tuple[str, ...]:
         """The templates in use."""
         own = (self.template,) if isinstance(self.template, str) else self.template
         if self.ensemble == "none":
@@ -60,11 +61,13 @@ class ZeroShot(Method):
 
     name, Config = "zero_shot", ZeroShotConfig
 
-    def encode_classes(self):
+    def encode_classes(self) -> Tensor:
+        """t_c [C, D]: the feature of each class's sentence, or the mean over several templates."""
         names = [name.replace("_", " ") for name in self.class_names]
         features = [self.clip.encode_text(pack_texts([t.replace("{}", n) for n in names]))      # [C, D] each
                     for t in self.config.templates]
         return features[0] if len(features) == 1 else F.normalize(torch.stack(features).mean(0), dim=-1)
 
-    def logits(self, images, params=None):
+    def logits(self, images: Tensor, params: Params | None = None) -> Tensor:
+        """exp(s) cos(f(x), t_c): images [N, 3, S, S] -> [N, C]."""
         return self.own_logits(images)
