@@ -87,8 +87,8 @@ class Adapted:
 class TestTimeMethod(Method):
     """A method that tunes its prompts on each test image (sec. 3).
 
-    The Config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, seed and
-    episodes.
+    The Config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, view_seed
+    and episodes.
     """
 
     __test__ = False                                 # the name begins with Test, but it is none of pytest's
@@ -102,12 +102,12 @@ class TestTimeMethod(Method):
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
 
-        They are drawn from the image's content and `config.seed` alone, so that neither the order of the
+        They are drawn from the image's content and `config.view_seed` alone, so that neither the order of the
         images nor the batch they came in changes a prediction.
         """
         c = self.config
         return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
-                          seed=content_seed(image, c.seed))
+                          seed=content_seed(image, c.view_seed))
 
     def inputs(self, views: Tensor) -> Tensor:
         """What `logits` takes: the views [B, V, 3, S, S], or features [B, V, D] if no prompt sees images."""
@@ -201,7 +201,7 @@ class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     augmix: bool = False
     """AugMix in the views; on for fine-grained sets, off for ImageNet and its variants"""
     seed: int = 0
-    """seed of the views; the code's default"""
+    """seed of a random start of the context and, without view_seed, of the views; the code's default"""
 
 
 @register
