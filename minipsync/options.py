@@ -1,6 +1,6 @@
 """Options of the command line that are the settings of methods and of training, with their own descriptions.
 
-A command that has them is declared twice decorated, and gets what was typed in its parameter `settings`:
+A command that has them is decorated twice, and its parameter `settings` gets what was typed:
 
     @app.command(cls=SettingsCommand, epilog=EPILOG)
     @with_settings(lambda name: [REGISTRY[name].Config()], REGISTRY)
@@ -23,7 +23,6 @@ from .settings import Settings, alternatives, describe, did_you_mean, from_text
 
 EPILOG = ("The settings of a method are options, too; name it to see them: minipsync {} {} --help. Their "
           "defaults are the paper's; a benchmark may have others, and what is typed comes before both.")
-Typed = dict[str, Any]                             # name of a setting -> its text, or True or False
 
 
 class SettingsCommand(TyperCommand):
@@ -39,7 +38,7 @@ class SettingsCommand(TyperCommand):
         command: Any = inspect.unwrap(callback)
         for name in dict.fromkeys(word for word in ctx.meta["words"] if word in command.names):
             for config in command.configs(name):
-                with formatter.section(f"Settings of {type(config).model_config['title']}"):
+                with formatter.section(f"Settings of {type(config).model_config.get('title', name)}"):
                     formatter.write_dl([_help(command, config, setting) for setting in own_settings(config)])
 
 
