@@ -9,7 +9,7 @@ from ..source.prototypes import PARTS
 from ..views.crops import CropScale, ViewConfig
 from ..views.wordnet import RELATIONS
 from .maple import MaPLeConfig
-from .test_time_config import TestTimeConfig
+from .test_time import TestTimeConfig
 
 
 class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
