@@ -21,7 +21,8 @@ def members(thing):
         member = getattr(member, "fget", getattr(member, "__func__", member))       # property, classmethod
         own = getattr(member, "__module__", None) == home and hasattr(member, "__name__")
         # what pydantic's models have, pdoc leaves out
-        if own and not name.startswith("_") and not (name in vars(BaseModel) and issubclass(thing, BaseModel)):
+        theirs = inspect.isclass(thing) and issubclass(thing, BaseModel) and name in vars(BaseModel)
+        if own and not name.startswith("_") and not theirs:
             yield member.__qualname__, getattr(thing, name)
             if inspect.isclass(member):
                 yield from members(member)

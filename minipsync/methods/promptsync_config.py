@@ -13,7 +13,7 @@ from .test_time import TestTimeConfig
 
 
 class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
-    """PromptSync's settings. In their descriptions [paper] means that the text says so, [ours] that it does not.
+    """PromptSync's settings: [paper] means that the text says so, [ours] that it does not.
 
     Our numbers were chosen on the validation domain; n_ctx, depth and init are those of the loaded MaPLe.
     """
