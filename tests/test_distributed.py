@@ -17,7 +17,7 @@ from minipsync.source.one_pass import forget, one_pass
 from minipsync.source.prototypes import Prototypes
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = ["run", "zero_shot", "--dataset", "clothing", "--limit", "40", "--batch", "6", "--quiet"]
+RUN = ["run", "zero_shot", "--dataset", "clothing", "--limit", "40", "--batch-size", "6", "--quiet"]
 
 
 def start(folder, processes, *arguments, module="minipsync"):
@@ -59,8 +59,8 @@ def test_records_do_not_depend_on_the_number_of_processes(processes, alone, tmp_
 
 @pytest.mark.slow
 def test_a_process_that_dies_does_not_take_the_others_work_along(tmp_path):
-    slow = ["run", "maple_tpt", "--dataset", "clothing", "--limit", "36", "--batch", "1", "--views", "16",
-            "--quiet"]
+    slow = ["run", "maple_tpt", "--dataset", "clothing", "--limit", "36", "--batch-size", "1", "--n-views",
+            "16", "--quiet"]
     process = start(tmp_path, 2, *slow)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:

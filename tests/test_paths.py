@@ -14,16 +14,16 @@ import torch
 from typer.testing import CliRunner
 
 import minipsync as mp
-from minipsync import __main__ as cli
+from minipsync import cli
 from minipsync.evaluation.record_format import write_sidecar
 from minipsync.files import paths
 from minipsync.files.paths import check_writable, expand, write_whole
 from minipsync.files.tensors import write_tensors
 from minipsync.methods import build
 
-FIT = ["fit", "coop", "--recipe", "epochs=2", "--recipe", "shots=1", "--set", "n_ctx=2", "--quiet",
+FIT = ["fit", "coop", "--epochs", "2", "--shots", "1", "--n-ctx", "2", "--quiet",
        "--dataset", "animals"]
-RUN = ["run", "zero_shot", "--dataset", "animals", "--limit", "20", "--batch", "4", "--quiet"]
+RUN = ["run", "zero_shot", "--dataset", "animals", "--limit", "20", "--batch-size", "4", "--quiet"]
 
 
 def command(arguments, monkeypatch, capsys):
@@ -231,9 +231,9 @@ def test_commands_without_home(arguments, homeless, tmp_path, monkeypatch, capsy
 # ---- Ctrl-C ----
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 @pytest.mark.parametrize("arguments, kept", [
-    (["fit", "coop", "--dataset", "animals", "--recipe", "epochs=500", "--recipe", "save_every=0", "--quiet",
+    (["fit", "coop", "--dataset", "animals", "--epochs", "500", "--save-every", "0", "--quiet",
       "--out", "kept"], "*.training"),
-    (["run", "tpt", "--dataset", "animals", "--batch", "1", "--records", "kept", "--quiet"], "*.csv")],
+    (["run", "tpt", "--dataset", "animals", "--batch-size", "1", "--records", "kept", "--quiet"], "*.csv")],
     ids=["fit", "run"])
 def test_interrupt(arguments, kept, tmp_path):
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
