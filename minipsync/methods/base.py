@@ -18,36 +18,15 @@ from ..clip.encoders import Clip
 from ..clip.text import PackedText
 from ..data.few_shot import learned_pictures
 from ..data.names import check_class_names, warn_of_twins
-from ..settings import Settings, did_you_mean
-from . import prompt_files
+from ..settings import Settings
+from . import official, prompt_files
 from .inputs import check_images, check_tensor, check_train_set, template_as_context
 from .learner import Learner
 from .memory import in_batches
 from .module import OnSharedClip
 from .prediction import Images, Prediction
 
-REGISTRY: dict[str, type["Method"]] = {}
 Params = dict[str, Tensor]                # learner parameters by name, [...] or, with episodes, [B, ...]
-
-
-def register(cls: type["Method"]) -> type["Method"]:
-    """Class decorator: make a method known to `build` under `cls.name`."""
-    REGISTRY[cls.name] = cls
-    return cls
-
-
-def build(name: str, clip: Clip, class_names: Sequence[str], **settings: Any) -> "Method":
-    """Make the method called `name` for these classes; `settings` are the fields of its `Config`.
-
-    It is bare: prompts are loaded by `load`, or learned by `fit`. `bench.build` does all of that at once.
-    Raises ValueError for an unknown method or setting, with the list of good ones.
-    """
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise ValueError(f"unknown method {name!r}; the methods are {', '.join(REGISTRY)}."
-                         f"{did_you_mean(name, REGISTRY)}")
-    return REGISTRY[name](clip, class_names, **settings)
-
-
 
 
 class Method(OnSharedClip):
@@ -217,5 +196,5 @@ class Method(OnSharedClip):
         Only tensors are unpickled; half precision becomes float32. Which backbone, classes and words it was
         trained with is not in the file: that they are this method's is yours to know. Returns self.
         """
-        prompt_files.load_official(self, path)
+        official.load_official(self, path)
         return self

@@ -16,10 +16,11 @@ from torch import Generator, Tensor
 
 from ..clip.encoders import Clip
 from ..training import TrainConfig
-from .base import Method, Params, register
+from .base import Method, Params
 from .coop import ContextConfig, context_length
 from .learner import Learner, Prompts, generator, linear, normal, uniform_linear, word_embeddings
 from .memory import episodes_in_memory
+from .registry import register
 
 
 class CoCoOpConfig(ContextConfig, title="cocoop"):

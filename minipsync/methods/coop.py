@@ -14,8 +14,9 @@ from ..clip.encoders import Clip
 from ..clip.text import tokenize
 from ..settings import Settings
 from ..training import TrainConfig
-from .base import Method, register
+from .base import Method
 from .learner import Learner, Prompts, generator, normal, word_embeddings
+from .registry import register
 
 
 def context_length(otherwise: int) -> Any:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from ..clip.encoders import Clip
 from ..settings import Settings
 from ..training import TrainConfig
-from .base import Method, register
+from .base import Method
 from .learner import (
     Learner,
     Prompts,
@@ -21,6 +21,7 @@ from .learner import (
     stack_layers,
     word_embeddings,
 )
+from .registry import register
 
 
 class IVLPConfig(Settings, title="ivlp"):

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from ..clip.encoders import Clip
 from ..settings import Settings
 from ..training import TrainConfig
-from .base import Method, register
+from .base import Method
 from .learner import (
     Learner,
     Prompts,
@@ -28,6 +28,7 @@ from .learner import (
     uniform_linear,
     word_embeddings,
 )
+from .registry import register
 
 
 class MaPLeConfig(Settings, title="maple"):

@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat
 
-from .base import register
 from .maple import CoupledPrompt, MaPLeConfig
-from .test_time_config import TestTimeConfig
+from .registry import register
+from .test_time import TestTimeConfig
 from .tpt import TestTimeMethod
 
 

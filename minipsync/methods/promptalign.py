@@ -22,10 +22,11 @@ from torch import Tensor
 from ..data.content import of_dataset
 from ..settings import require
 from ..source.domain import SourceDomain
-from .base import Params, register
+from .base import Params
 from .maple import CoupledPrompt, MaPLe, MaPLeConfig
 from .numerics import full_precision
-from .test_time_config import TestTimeConfig
+from .registry import register
+from .test_time import TestTimeConfig
 from .tpt import marginal_entropy
 from .with_source import SourceMethod
 

@@ -17,22 +17,22 @@ theta_0 is the same for every image, so with one fixed source batch g_D is a con
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..source.prototypes import Prototypes, image_prototypes, variant_prototypes
-from ..source.sampler import SourceBatch
+from ..source.prototypes import image_prototypes
 from ..views.crops import content_seed
-from .base import Params, register
+from .base import Params
 from .maple import MaPLe
 from .numerics import careful_step, full_precision, gradients
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
-from .promptsync_source import PrototypeMethod
-from .tpt import Adapted, marginal_entropy, select_confident, stack_history, take_views
+from .promptsync_source import PrototypeMethod, source_samples
+from .registry import register
+from .test_time import Adapted, stack_history
+from .tpt import marginal_entropy, select_confident, take_views
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -86,24 +86,6 @@ def prototype_alignment(samples: Mapping[str, Tensor], prototypes: Mapping[str, 
         cosine = F.cosine_similarity(h, p.expand(len(h), *p.shape), dim=-1)                     # [B, C]
         distance = distance + amplitude - torch.log(((1 + cosine) / 2).clamp(min=1e-6))
     return (weights * distance).sum(-1)
-
-
-def source_samples(clip: Any, learner: Any, prompts: Any, prototypes: Prototypes, batch: SourceBatch,
-                   parts: Sequence[str]) -> tuple[Params, Params, Params]:
-    """What `discrimination` takes, by part: samples h_a [B, K, A, D], p_k [B, K, D], weights w_a [B, K, A].
-
-    They are those of a source batch under `prompts` with an episode axis; text samples are the text variants.
-    """
-    n_classes, n_views = batch.views.shape[1:3]
-    samples, weights = {}, {}
-    if set(parts) & {"vision", "cls"}:
-        _, h = image_prototypes(clip, batch.views.flatten(1, 2), prompts.vision)               # [B, K * A, D]
-        samples = {part: h[part].unflatten(1, (n_classes, n_views)) for part in h if part in parts}
-        weights = {part: torch.full_like(x[..., 0], 1 / n_views) for part, x in samples.items()}
-    if "text" in parts:
-        names = [[prototypes.variants[c] for c in row] for row in batch.labels.tolist()]
-        samples["text"], weights["text"] = variant_prototypes(clip, learner, prompts.text, names)
-    return samples, {part: getattr(prototypes, part)[batch.labels] for part in samples}, weights
 
 
 def leaves(theta: Params) -> Params:

@@ -9,13 +9,14 @@ from ..source.prototypes import PARTS
 from ..views.crops import CropScale, ViewConfig
 from ..views.wordnet import RELATIONS
 from .maple import MaPLeConfig
-from .test_time_config import TestTimeConfig
+from .test_time import TestTimeConfig
 
 
 class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
-    """[paper]: the text says so. [ours]: it does not; numbers are chosen on the validation domain.
+    """PromptSync's settings: [paper] means that the text says so, [ours] that it does not.
 
-    n_ctx, depth and init are those of the loaded MaPLe."""
+    Our numbers were chosen on the validation domain; n_ctx, depth and init are those of the loaded MaPLe.
+    """
 
     # the objective
     entropy: bool = True

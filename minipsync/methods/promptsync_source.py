@@ -1,11 +1,12 @@
 """What PromptSync knows of its source: its class prototypes, and a sampler of its images."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,8 +14,8 @@ from ..clip.text import PackedText
 from ..data.content import of_dataset
 from ..data.few_shot import few_shot_images, learned_pictures
 from ..source.domain import SourceDomain
-from ..source.prototypes import text_prototypes
-from ..source.sampler import SourceSampler
+from ..source.prototypes import Prototypes, image_prototypes, text_prototypes, variant_prototypes
+from ..source.sampler import SourceBatch, SourceSampler
 from ..views.crops import content_seed, make_views
 from .base import Params
 from .ivlp import IndependentPrompt
@@ -22,6 +23,24 @@ from .learner import Prompts
 from .maple import CoupledPrompt
 from .memory import episodes_in_memory
 from .with_source import SourceMethod
+
+
+def source_samples(clip: Any, learner: Any, prompts: Any, prototypes: Prototypes, batch: SourceBatch,
+                   parts: Sequence[str]) -> tuple[Params, Params, Params]:
+    """What `discrimination` takes, by part: samples h_a [B, K, A, D], p_k [B, K, D], weights w_a [B, K, A].
+
+    They are those of a source batch under `prompts` with an episode axis; text samples are the text variants.
+    """
+    n_classes, n_views = batch.views.shape[1:3]
+    samples, weights = {}, {}
+    if set(parts) & {"vision", "cls"}:
+        _, h = image_prototypes(clip, batch.views.flatten(1, 2), prompts.vision)               # [B, K * A, D]
+        samples = {part: h[part].unflatten(1, (n_classes, n_views)) for part in h if part in parts}
+        weights = {part: torch.full_like(x[..., 0], 1 / n_views) for part, x in samples.items()}
+    if "text" in parts:
+        names = [[prototypes.variants[c] for c in row] for row in batch.labels.tolist()]
+        samples["text"], weights["text"] = variant_prototypes(clip, learner, prompts.text, names)
+    return samples, {part: getattr(prototypes, part)[batch.labels] for part in samples}, weights
 
 
 class PrototypeMethod(SourceMethod):

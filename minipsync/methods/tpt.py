@@ -11,26 +11,22 @@ prompts and other losses.
 """
 
 import math
-import warnings
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ..views.crops import content_seed, make_views
-from .base import Method, Params, register
+from .base import Params
 from .cocoop import ConditionalPrompt
 from .coop import ContextConfig, ContextPrompt, context_length
 from .inputs import check_views
 from .learner import Learner
-from .memory import episodes_in_memory
 from .numerics import bounded, careful_step, full_precision, gradients
 from .prediction import Prediction
-from .test_time_config import TestTimeConfig
+from .registry import register
+from .test_time import Adapted, TestTimeBase, TestTimeConfig, stack_history
 
 
 # ---- entropy ----
@@ -74,54 +70,8 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 
 # ---- the episode ----
-@dataclass
-class Adapted:
-    """What tuning B episodes gave."""
-
-    params: Params                     # name -> tuned learner parameters [B, ...]
-    history: dict[str, Tensor]         # loss name -> [steps, B]
-    selected: Tensor | None            # confident views [B, k], lowest entropy first; None after no step
-    original: Tensor                   # view 0 as `logits` takes it: [B, 1, ...]
-
-
-class TestTimeMethod(Method):
-    """A method that tunes its prompts on each test image (sec. 3).
-
-    The Config of a subclass has n_views, selection, steps, lr, weight_decay, crop_scale, augmix, view_seed
-    and episodes.
-    """
-
-    __test__ = False                                 # the name begins with Test, but it is none of pytest's
-    prompt_settings = ("n_ctx", "depth", "init", "coupled")        # the others are of the tuning
-    prompts_images: ClassVar[bool] = True            # False: the text alone has prompts, images are constants
-
-    def __init__(self, clip: Any, class_names: Any, config: Any = None, **settings: Any):
-        super().__init__(clip, class_names, config, **settings)
-        self._initial: list[Tensor] | None = self.copy_prompts()
-
-    def make_views(self, image: Image.Image | Tensor) -> Tensor:
-        """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
-
-        They are drawn from the image's content and `config.view_seed` alone, so that neither the order of the
-        images nor the batch they came in changes a prediction.
-        """
-        c = self.config
-        return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
-                          seed=content_seed(image, c.view_seed))
-
-    def inputs(self, views: Tensor) -> Tensor:
-        """What `logits` takes: the views [B, V, 3, S, S], or features [B, V, D] if no prompt sees images."""
-        return views
-
-    def start(self, x: Tensor) -> Params:
-        """Fresh leaves [B, ...] to tune, one set of prompts per episode; x as `inputs` gave it."""
-        self.check_device()
-        return self.learner.episodes(len(x))
-
-    def first_logits(self, x: Tensor, params: Params) -> Tensor:
-        """Logits [B, V, C] of all views before tuning, without gradient; here all episodes start alike."""
-        parts = x.flatten(0, 1).split(self.image_batch)                                # [B*V, ...]
-        return torch.cat([self.own_logits(part) for part in parts]).unflatten(0, x.shape[:2])
+class TestTimeMethod(TestTimeBase):
+    """A method that tunes its prompts on each test image (sec. 3)."""
 
     def objective(self, chosen: Tensor, params: Params) -> dict[str, Tensor]:
         """Losses [B] of the selected views [B, k, ...] by name; "loss" is what is minimised."""
@@ -164,26 +114,6 @@ class TestTimeMethod(Method):
         x = adapted.original
         untuned = self.first_logits(x, self.start(x))[:, 0]
         return Prediction(self.logits(x, adapted.params)[:, 0], untuned)
-
-    def predict_batch(self, items: list[Image.Image] | Tensor) -> Prediction:
-        self._warn_if_untrained()
-        return self.predict_views(torch.stack([self.make_views(item) for item in items]))
-
-    def batch_size(self) -> int:
-        chosen = max(1, int(self.config.n_views * self.config.selection))       # views that get a gradient
-        return self.config.episodes or episodes_in_memory(self, chosen if self.prompts_images else 0)
-
-    def _warn_if_untrained(self) -> None:
-        """Warn once: tuning prompts that nobody trained gives numbers near chance."""
-        if self.accepts and self._initial is not None and self.prompts_are(self._initial):
-            warnings.warn(f"{self.name} tunes prompts that were never trained; load those of "
-                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=4)
-        self._initial = None
-
-
-def stack_history(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Losses [B] by name, a dict per step -> loss name -> [steps, B]."""
-    return {k: torch.stack([step[k] for step in steps]) for k in steps[0]} if steps else {}
 
 
 # ---- TPT ----

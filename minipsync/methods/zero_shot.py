@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..clip.text import pack_texts
 from ..settings import Settings
-from .base import Method, Params, register
+from .base import Method, Params
+from .registry import register
 
 ENSEMBLES = {                                             # open_clip ships OpenAI's two lists (METHODS 2)
     "7": tuple(t("{}") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES),
