@@ -36,7 +36,7 @@ from minipsync.data.mini import ASSETS, SHOTS
 from minipsync.evaluation.evaluate import balanced_order
 from minipsync.evaluation.results import wilson
 from minipsync.files.paths import read_text
-from minipsync.source.moments import prompts_fingerprint
+from minipsync.source.domain import prompts_fingerprint
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/settings.csv"
 # method: groups of settings to try, in this order; the best of a group is kept while the next is searched
@@ -167,13 +167,16 @@ def choose_fit(name: str, bench, clip, table: Table) -> None:
     keep(name, table.best(name, FITS[name], n, run))
 
 
-def choose(name: str, clip, data, rows, table: Table) -> None:
+def choose(name: str, bench, clip, data, rows, table: Table) -> None:
     """Coordinate search over GROUPS[name], with the shipped MaPLe prompts where the method needs any."""
     best: dict = {}
 
     def run(settings):
-        method = mp.build(name, clip, data.class_names, **settings)
-        method = method.load() if method.accepts else method
+        method = mp.build(name, clip, data.class_names, **settings)         # not the settings chosen before
+        if method.accepts:
+            bench.load_prompts(method)
+        if method.needs:
+            bench.load_source(method, "imagenet")
         return {"seed": method.config.seed, **score(method, data, rows)}
 
     for group in GROUPS[name]:
@@ -189,7 +192,7 @@ def main() -> None:
     bench = mp.benchmark("mini")
     clip, data = bench.clip(), bench.dataset("val")
     free = set(args.methods) <= {*FITS, *FROM_WORDS}
-    maple = None if free else mp.build("maple", clip, data.class_names).load()
+    maple = None if free else bench.build("maple", data, clip=clip)
     table = Table(OUT, clip.fingerprint, prompts_fingerprint(maple.learner) if maple else "")
     ids = [data.image_id(i) for i in range(len(data))]
     rows = balanced_order(ids, data.labels, args.limit)
@@ -197,7 +200,7 @@ def main() -> None:
         if name in FITS:
             choose_fit(name, bench, clip, table)
         else:
-            choose(name, clip, data, rows, table)
+            choose(name, bench, clip, data, rows, table)
             if name == "promptsync_star":
                 keep("promptsync", json.loads(read_text(ASSETS / "settings.json"))["promptsync_star"])
 

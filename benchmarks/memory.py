@@ -12,9 +12,10 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 import minipsync as mp
-from minipsync.data.imagenet import imagenet_classes
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.methods import REGISTRY
-from minipsync.source.moments import SourceStatistics, origin
+from minipsync.source.domain import SourceDomain
+from minipsync.source.moments import Moments
 from minipsync.source.prototypes import Prototypes
 
 from .speed import random_clip
@@ -45,7 +46,7 @@ class Source:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("method", choices=[name for name, each in REGISTRY.items()
-                                      if "n_views" in each.Config.__dataclass_fields__])
+                                      if "n_views" in each.Config.model_fields])
     p.add_argument("--model", default="ViT-B-16")
     p.add_argument("--classes", type=int, default=1000)
     p.add_argument("--views", type=int, default=64)
@@ -55,16 +56,14 @@ def main() -> None:
     names = list(imagenet_classes()[1])[:args.classes]
     method = mp.build(args.method, clip, names, n_views=args.views)
     source = Source(names, clip.image_size)
-    if hasattr(method, "statistics"):
+    if method.needs == "moments":
         tokens = len(clip.model.visual.positional_embedding) + method.config.n_ctx
         shape = (clip.vision_layers, tokens, clip.vision_width)
-        method.statistics = SourceStatistics(torch.zeros(shape, device=clip.device),
-                                             torch.ones(shape, device=clip.device),
-                                             **origin(clip, method.learner, source))
-    elif hasattr(method, "prototypes"):
+        method.source = SourceDomain(Moments(torch.zeros(shape), torch.ones(shape)))
+    elif method.needs == "prototypes":
         parts = [torch.randn(len(names), clip.embed_dim) / clip.embed_dim**0.5 for _ in range(3)]
-        method.use(Prototypes(*parts, variants=[[n] for n in names], **origin(clip, method.learner, source)),
-                   source)
+        method.prepare(source, found=SourceDomain(prototypes=Prototypes(*parts, [[n] for n in names]),
+                                                  class_names=names))
     start = time.perf_counter()
     logits = method.predict([source[0][0]])
     seconds = time.perf_counter() - start

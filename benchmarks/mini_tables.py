@@ -19,7 +19,9 @@ import pandas as pd
 import torch
 
 import minipsync as mp
-from minipsync.evaluation.protocols import SEEDS, average, learned
+from minipsync.evaluation.prompts import learned
+from minipsync.evaluation.protocols import SEEDS, average
+from minipsync.evaluation.results import verdict
 from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
 
 from .choose_settings import SIXTY_WORDS, WORDS
@@ -29,28 +31,22 @@ METHODS = ("zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", 
 LOSSES = ("entropy", "alignment", "discrimination")
 
 
-def build(bench, name, data, **settings):
-    """The method with the settings chosen for mini and the shipped prompts."""
-    method = mp.build(name, bench.clip(), data.class_names, **{**bench.settings(name), **settings})
-    return method if name == "zero_shot" else method.load()
-
-
 def domain_generalisation(bench, data):
     """(label, method, test set) for every row."""
     for name in METHODS:
-        yield name, build(bench, name, data), data
+        yield name, bench.build(name, data), data
 
 
 def promptsync_ablation(bench, data):
     for k in range(len(LOSSES) + 1):
         for on in combinations(LOSSES, k):
             if not on:
-                yield "none (MaPLe)", build(bench, "maple", data), data
+                yield "none (MaPLe)", bench.build("maple", data), data
             else:
                 switches = {loss: loss in on for loss in LOSSES}
-                yield " + ".join(on), build(bench, "promptsync_star", data, **switches), data
+                yield " + ".join(on), bench.build("promptsync_star", data, **switches), data
     for part in ("text", "vision", "cls"):
-        method = build(bench, "promptsync_star", data, parts=(part,))
+        method = bench.build("promptsync_star", data, parts=(part,))
         yield f"all three, {part} prototypes only", method, data
 
 
@@ -146,9 +142,8 @@ def paired_over_seeds(results, reference: str) -> pd.DataFrame:
                          math.sqrt(sum(row[2] ** 2 for row in own)) / len(own), sum(row[3] for row in own)))
         for name, mean, error, n in each:
             low, high = mean - 1.96 * error, mean + 1.96 * error
-            verdict = "tie" if low <= 0 <= high else "better" if mean > 0 else "worse"
             found.append({"a": label, "b": reference, "dataset": name, "n": n, "difference": mean,
-                          "low": low, "high": high, "verdict": verdict})
+                          "low": low, "high": high, "verdict": verdict(low, high)})
     return pd.DataFrame(found)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import minipsync as mp
 from minipsync.clip.text import pack_texts
 from minipsync.evaluation.results import wilson
-from minipsync.report.tables import to_markdown
+from minipsync.report.writers import to_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/zero_shot.csv"
 TEMPLATES = {
@@ -61,8 +61,8 @@ def measured(bench, clip) -> pd.DataFrame:
             low, high = wilson(right, n)
             ece = float(multiclass_calibration_error(logits.softmax(1), labels, n_bins=15,
                                                      num_classes=logits.shape[1]))
-            rows.append(dict(method="zero_shot", dataset=name, template=title, seed=0, n=n,
-                             accuracy=right / n, low=low, high=high, ece=ece))
+            rows.append(dict(method="zero_shot", dataset=name, origin=data.origin, template=title, seed=0,
+                             n=n, accuracy=right / n, low=low, high=high, ece=ece))
     return pd.DataFrame(rows)
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import minipsync as mp
 from minipsync.clip.encoders import Clip
-from minipsync.methods.losses import marginal_entropy, select_confident
+from minipsync.methods.tpt import marginal_entropy, select_confident
 from tests import reference
 
 OUT = Path(__file__).resolve().parent.parent / "results/speed"

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 import minipsync as mp
-from minipsync.methods.losses import mean_log_probability, select_confident, take_views
-from minipsync.methods.tpt import TPT
+from minipsync.methods import Prediction
+from minipsync.methods.tpt import TPT, mean_log_probability, select_confident, take_views
 
 from .choose_settings import WORDS
 from .mini_tables import OUT, all_pairs, write
@@ -31,26 +31,26 @@ class MeanOfViews(TPT):
     def predict_views(self, views):
         x = self.inputs(views)
         logits = self.first_logits(x, self.start(x))                                   # [B, V, C]
-        self.untuned = logits[:, 0]
-        return mean_log_probability(take_views(logits, select_confident(logits, self.config.selection)))
+        mean = mean_log_probability(take_views(logits, select_confident(logits, self.config.selection)))
+        return Prediction(mean, logits[:, 0])
 
 
 def tpt(bench, data):
     """(label, method) for every row; so do the others."""
-    clip, names, settings = bench.clip(), data.class_names, bench.settings("tpt")
-    yield "zero_shot", mp.build("zero_shot", clip, names)
-    yield "coop", mp.build("coop", clip, names, **WORDS).load(seed=1)
+    clip, names, settings = bench.own_clip, data.class_names, bench.settings("tpt")
+    yield "zero_shot", bench.build("zero_shot", data)
+    yield "coop", bench.build("coop", data, **WORDS, prompt_seed=1)
     yield "mean of the confident views", MeanOfViews(clip, names, **settings)
     yield "mean of all views", MeanOfViews(clip, names, **settings, selection=1.0)
-    yield "tpt", mp.build("tpt", clip, names, **settings)
-    yield "tpt + coop", mp.build("tpt", clip, names, **settings, start="coop").load(seed=1)
+    yield "tpt", bench.build("tpt", data)
+    yield "tpt + coop", bench.build("tpt", data, start="coop", prompt_seed=1)
 
 
 def tpt_sweeps(bench, data):
     def tuned(**settings):
-        return mp.build("tpt", bench.clip(), data.class_names, **{**bench.settings("tpt"), **settings})
+        return bench.build("tpt", data, **settings)
 
-    yield "zero_shot", mp.build("zero_shot", bench.clip(), data.class_names)
+    yield "zero_shot", bench.build("zero_shot", data)
     for name, values in {"n_views": (8, 16, 32, 64, 128), "selection": (.02, .1, .25, 1.),
                          "steps": (1, 2, 4, 8), "lr": (5e-3, 4e-2, .1, .3)}.items():
         for value in values:
@@ -59,10 +59,9 @@ def tpt_sweeps(bench, data):
 
 def promptalign_sweeps(bench, data):
     def tuned(**settings):
-        return mp.build("promptalign", bench.clip(), data.class_names,
-                        **{**bench.settings("promptalign"), **settings}).load()
+        return bench.build("promptalign", data, **settings)
 
-    yield "maple", mp.build("maple", bench.clip(), data.class_names).load()
+    yield "maple", bench.build("maple", data)
     yield "entropy + alignment", tuned()
     yield "entropy", tuned(weight=0.0)
     yield "alignment", tuned(entropy=False)

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from minipsync.views.crops import first_sense, sense_words
+from minipsync.views.wordnet import first_sense, sense_words
 
 ASSETS = Path(__file__).resolve().parent.parent / "minipsync/assets"
 FACTS = {"source": "WordNet 3.0, https://wordnet.princeton.edu/; made by data_scripts/make_wordnet.py",

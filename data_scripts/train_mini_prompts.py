@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 import minipsync as mp
-from minipsync.evaluation.protocols import SEEDS, learned, prompt_file
+from minipsync.evaluation.prompts import learned, prompt_file
+from minipsync.evaluation.protocols import SEEDS
 from minipsync.methods.prompt_files import SHIPPED as PROMPTS
-from minipsync.source.moments import SHIPPED as STATISTICS
-from minipsync.source.moments import SourceStatistics
-from minipsync.source.prototypes import Prototypes
+from minipsync.methods.with_source import find_source
+from minipsync.source.domain import SHIPPED as STATISTICS
 
 FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # base to novel
 CURVE_SET = "animals"                              # all its classes: shots, context, position
@@ -68,14 +68,11 @@ def remember_images(clip) -> None:
 def source_files(bench, clip, maple_file: Path) -> None:
     """Statistics and prototypes of the source under these MaPLe prompts."""
     train = bench.dataset("imagenet", "train")
-    for name, kind, source in (("promptalign", "statistics", SourceStatistics),
-                               ("promptsync", "prototypes", Prototypes)):
-        learner = mp.build(name, clip, train.class_names, **bench.settings(name)).load(maple_file)
+    for name, kind in (("promptalign", "statistics"), ("promptsync", "prototypes")):
+        method = mp.build(name, clip, train.class_names, **bench.settings(name)).load(maple_file)
         made = STATISTICS / f"{kind}_mini_maple_seed1.safetensors"
-        if source.find(clip, learner.learner) is None:
-            if getattr(learner, kind) is None:                 # PromptSync makes its prototypes when it loads
-                learner.prepare(train)
-            getattr(learner, kind).save(made)
+        if find_source(method, source_set=train) is None:
+            method.prepare(train).source.save(made)
         print(f"{made.name}: {made.stat().st_size / 1e3:.0f} kB")
 
 

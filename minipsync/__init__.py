@@ -3,13 +3,14 @@
     import minipsync as mp
     bench = mp.benchmark("mini")
     data = bench.dataset("sketch")
-    method = mp.build("promptsync", bench.clip(), data.class_names).load()
+    method = bench.build("promptsync", data)
     result = mp.evaluate(method, data, limit=100)
 """
 
-from .clip.encoders import load_clip
-from .data import Dataset, benchmark, folder, webdataset
+from .clip.weights import load_clip
+from .data import Dataset, folder, webdataset
 from .evaluation import protocols
+from .evaluation.benchmark import benchmark
 from .evaluation.evaluate import compare, evaluate
 from .methods import build
 from .notebook.parameters import check_parameters

@@ -1,13 +1,14 @@
-"""Several processes, one result: what `torchrun` started shares the work through torch.distributed.
+"""Several processes, one result: those that `torchrun` starts share the work through torch.distributed.
 
     torchrun --nproc-per-node 4 -m minipsync run promptsync --dataset sketch
 
-Each process takes batches of its own (evaluation.py, statistics.py); only small things travel: rows that were
-found, sums. Without torchrun every function here is that of a single process.
+Each process takes batches of its own (evaluation/evaluate.py, source/one_pass.py); only small things travel:
+rows that were found, sums. Without torchrun every function here is that of a single process.
 """
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -47,7 +48,7 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(value) -> list:
+def gather(value: Any) -> list:
     """`value` of every process, in the order of ranks; all wait for all. Any picklable object."""
     if world() == 1:
         return [value]
@@ -56,7 +57,7 @@ def gather(value) -> list:
     return values
 
 
-def from_first(value):
+def from_first(value: Any) -> Any:
     """What process 0 has; all wait for it."""
     if world() == 1:
         return value

@@ -11,88 +11,69 @@ import pickle
 import random
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from PIL import Image
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
-from .data.content import of_dataset
+from .clip.encoders import Clip
+from .data.few_shot import few_shot_images
 from .data.pixels import to_rgb
 from .files.paths import check_writable, expand
 from .files.tensors import first_line, read_tensors, write_tensors
-from .settings import require
+from .settings import Probability, Settings, in_order, require
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings, title="fit"):
     """How prompts are trained. The papers share all but epochs, batch_size and lr (CoOp's Dassl configs)."""
 
-    epochs: int = 50                          # CoOp on ImageNet 50 (200 elsewhere), CoCoOp 10, MaPLe 5 or 2
-    batch_size: int = 32                      # CoOp 32, CoCoOp 1, MaPLe 4
-    lr: float = 0.002                         # CoOp and CoCoOp .002, MaPLe .0035 or .0026
-    warmup_epochs: int = 1                    # all configs: one epoch ...
-    warmup_lr: float = 1e-5                   # ... at this constant rate
-    momentum: float = 0.9                     # SGD without Nesterov or dampening
-    weight_decay: float = 5e-4                # coupled: added to the gradient
-    shots: int | None = 16                    # images per class; None = all. 16 in every table used here
-    seed: int = 1                             # the papers average seeds 1, 2, 3
-    crop: tuple[float, float] = (0.08, 1.0)   # area of RandomResizedCrop, bicubic
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5                         # probability of a horizontal flip
-    workers: int = 0                          # processes that read images; 0 = this one, with a cache
-    cache_mb: int = 2048                      # how much of the decoded images to keep in memory
-    save_every: float = 10.0                  # seconds between checkpoints
+    epochs: PositiveInt = 50
+    """passes over the training images; CoOp on ImageNet 50 (elsewhere 200), CoCoOp 10, MaPLe 5 or 2"""
+    batch_size: PositiveInt = 32
+    """images per step; CoOp 32, CoCoOp 1, MaPLe 4"""
+    lr: PositiveFloat = 0.002
+    """rate of SGD after the warm-up; CoOp and CoCoOp 0.002, MaPLe 0.0035 or 0.0026"""
+    warmup_epochs: NonNegativeInt = 1
+    """epochs at the constant rate warmup_lr; one in all configs"""
+    warmup_lr: NonNegativeFloat = 1e-5
+    """rate during the warm-up"""
+    momentum: NonNegativeFloat = 0.9
+    """momentum of SGD, without Nesterov or dampening"""
+    weight_decay: NonNegativeFloat = 5e-4
+    """this share of the prompts is added to their gradient"""
+    shots: PositiveInt | None = 16
+    """training images per class, None for all; 16 in every table used here"""
+    seed: int = 1
+    """seed of the few-shot choice, the crops and the order; the papers average 1, 2 and 3"""
+    crop: Annotated[tuple[float, float], in_order(1)] = (0.08, 1.0)
+    """smallest and largest share of the image's area in a random crop, resized bicubically"""
+    ratio: Annotated[tuple[float, float], in_order()] = (3 / 4, 4 / 3)
+    """smallest and largest width / height of a random crop"""
+    flip: Probability = 0.5
+    """probability of a horizontal flip"""
+    workers: NonNegativeInt = 0
+    """processes that read images; 0: this one, with a cache"""
+    cache_mb: NonNegativeInt = 2048
+    """MiB of decoded images to keep in memory"""
+    save_every: NonNegativeFloat = 10.0
+    """seconds between checkpoints"""
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
-        require(self.shots is None or self.shots >= 1, "training", "shots", self.shots, "1 or more, or None")
-        require(self.lr > 0, "training", "lr", self.lr, "a positive rate")
-        require(0 <= self.warmup_epochs, "training", "warmup_epochs", self.warmup_epochs, "0 or more")
-        require(0 < self.crop[0] <= self.crop[1] <= 1, "training", "crop", self.crop, "0 < low <= high <= 1")
-        require(0 < self.ratio[0] <= self.ratio[1], "training", "ratio", self.ratio, "0 < low <= high")
-        require(0 <= self.flip <= 1, "training", "flip", self.flip, "a probability")
 
-
-def learning_rate(epoch, config):
-    """Rate of epoch 0, 1, …: constant warm-up, then lr * (1 + cos(pi * (epoch - warmup) / epochs)) / 2."""
+def learning_rate(epoch: int, config: TrainConfig) -> float:
+    """Rate of epoch 0, 1, …: a constant warm-up, then lr * (1 + cos(pi * (epoch - warmup) / epochs)) / 2."""
     if epoch < config.warmup_epochs:
         return config.warmup_lr
     return config.lr * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs)) / 2
 
 
-def few_shot(labels, shots, seed):
-    """Indices of at most `shots` items per class by Dassl's rule (METHODS 3.4): classes in order of first
-    appearance, `random.sample` from one seeded stream; a class with fewer items keeps them all."""
-    by_label = {}
-    for index, label in enumerate(labels):
-        by_label.setdefault(int(label), []).append(index)
-    if shots is None:
-        return [i for items in by_label.values() for i in items]
-    rng = random.Random(seed)
-    chosen = [rng.sample(items, shots) if len(items) >= shots else items for items in by_label.values()]
-    return [i for items in chosen for i in items]
-
-
-def few_shot_images(train_set, shots, seed):
-    """`few_shot` on a data set. Of a base half those images that the rule takes on the whole set: Dassl
-    samples first and splits afterwards."""
-    if (whole := getattr(train_set, "whole", None)) is None:
-        return few_shot(train_set.labels, shots, seed)
-    labels, rows = whole
-    place = {row: i for i, row in enumerate(rows)}
-    return [place[row] for row in few_shot(labels, shots, seed) if row in place]
-
-
-def learned_pictures(train_set, shots, seed):
-    """16 hex digits for the pictures that a training takes of `train_set`, by content."""
-    return of_dataset(train_set.subset(few_shot_images(train_set, shots, seed))
-                      if hasattr(train_set, "subset") else train_set)
-
-
-def batches(indices, epoch, config):
+def batches(indices: list[int], epoch: int, config: TrainConfig) -> list[list[int]]:
     """The batches of one epoch: a seeded permutation; a short last batch is dropped unless it is all."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
@@ -100,8 +81,8 @@ def batches(indices, epoch, config):
     return [order[s:s + size] for s in range(0, len(order) - size + 1, size)]
 
 
-def training_view(image, size, config, rng):
-    """RandomResizedCrop + flip of a PIL image -> PIL [size, size]; every draw comes from `rng`."""
+def training_view(image: Image.Image, size: int, config: TrainConfig, rng: random.Random) -> Image.Image:
+    """Crop a random part, resize it to [size, size] and perhaps flip it; every draw comes from `rng`."""
     width, height = image.size
     for _ in range(10):
         area = width * height * rng.uniform(*config.crop)
@@ -121,18 +102,19 @@ def training_view(image, size, config, rng):
 class TrainingImages(torch.utils.data.Dataset):
     """Item (epoch, index) -> (float [3,S,S] in [0,1], label), the same for the same seed, epoch and index."""
 
-    def __init__(self, source, size, config):
+    def __init__(self, source: Any, size: int, config: TrainConfig):
         self.source, self.size, self.config = source, size, config
-        self.cache, self.room = {}, config.cache_mb * 2**20 // max(1, config.workers)     # bytes left
+        self.cache: dict[int, tuple[Image.Image, int]] = {}
+        self.room = config.cache_mb * 2**20 // max(1, config.workers)     # bytes left
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         image, label = self.cache[index] if index in self.cache else self._read(index)
         rng = random.Random(f"{self.config.seed} {epoch} {index}")
         view = training_view(image, self.size, self.config, rng)
         return TF.to_dtype(TF.pil_to_tensor(view), torch.float32, scale=True), label
 
-    def _read(self, index):
+    def _read(self, index: int) -> tuple[Image.Image, int]:
         try:
             image, label = self.source[index]
             image, label = to_rgb(image), int(label)
@@ -146,8 +128,9 @@ class TrainingImages(torch.utils.data.Dataset):
         return image, label
 
 
-def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progress=True, name="training",
-        about=None):
+def fit(parameters: Iterable[Tensor], loss_fn: Callable[[Tensor, Tensor], Tensor], train_set: Any,
+        config: TrainConfig, clip: Clip, *, checkpoint: str | Path | None = None, progress: bool = True,
+        name: str = "training", about: dict | None = None) -> list[dict]:
     """Minimise `loss_fn(images [B,3,S,S], labels [B]) -> scalar` over `parameters` in place.
 
     train_set: has `labels` and gives (PIL image, label). checkpoint: a file, written whole every
@@ -196,7 +179,7 @@ def fit(parameters, loss_fn, train_set, config, clip, *, checkpoint=None, progre
     return run.history
 
 
-def _loaded(loader, name):
+def _loaded(loader: DataLoader, name: str) -> Iterator:
     """The batches of `loader`. Errors of the processes that read images say what happened and what to do."""
     try:
         found = iter(loader)                       # starts the processes
@@ -221,16 +204,20 @@ def _loaded(loader, name):
 class _Run:
     """Where a training run stands, and its file."""
 
-    def __init__(self, parameters, optimizer, identity, path):
+    def __init__(self, parameters: list[Tensor], optimizer: torch.optim.Optimizer, identity: dict,
+                 path: str | Path | None):
         self.parameters, self.optimizer, self.identity = parameters, optimizer, identity
         self.path = expand(path) if path is not None else None
-        self.step, self.history, self.written = 0, [], time.monotonic()
+        self.step, self.written = 0, time.monotonic()
+        self.history: list[dict] = []
         if self.path is not None:
             check_writable(self.path)
             if self.path.exists():
-                self._read()
+                self._read(self.path)
 
-    def advance(self, epoch, lr, loss, seconds, per_epoch, save_every):
+    def advance(self, epoch: int, lr: float, loss: float, seconds: float, per_epoch: int,
+                save_every: float) -> None:
+        """Count a step, and write the file if `save_every` seconds have gone by."""
         if self.step % per_epoch == 0:
             self.history.append({"epoch": epoch, "lr": lr, "loss": 0.0, "seconds": 0.0})
         self.history[-1]["loss"] += loss / per_epoch
@@ -239,7 +226,7 @@ class _Run:
         if time.monotonic() - self.written >= save_every:
             self.write()
 
-    def write(self):
+    def write(self) -> None:
         """Write the file whole or not at all."""
         if self.path is None:
             return
@@ -252,9 +239,9 @@ class _Run:
                                            "identity": json.dumps(self.identity)})
         self.written = time.monotonic()
 
-    def _read(self):
+    def _read(self, path: Path) -> None:
         try:
-            tensors, metadata = read_tensors(self.path)
+            tensors, metadata = read_tensors(path)
             identity = json.loads(metadata["identity"])
         except (ValueError, KeyError) as error:
             raise ValueError(f"{self.path} is not a training checkpoint ({error}); remove it or name another "
@@ -272,10 +259,10 @@ class _Run:
                     self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"].to(p.device)
 
 
-def _identity(config, ids, parameters, clip, about):
+def _identity(config: TrainConfig, ids: list, parameters: list[Tensor], clip: Clip, about: dict) -> dict:
     """What must be equal for one run to go on with another's file (not where or how often it is saved)."""
     free = ("workers", "cache_mb", "save_every")
-    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    settings = {k: v for k, v in config.model_dump().items() if k not in free}
     own = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16]
            for name, value in {**about, "images": ids}.items()}
     return json.loads(json.dumps(settings)) | own | {

@@ -14,7 +14,8 @@ sys.path.insert(0, str(GOLDEN))
 import tiny_clip as tiny  # noqa: E402
 from rounding import GradientDescent  # noqa: E402
 
-from minipsync.clip.encoders import Clip, load_clip  # noqa: E402
+from minipsync.clip.encoders import Clip  # noqa: E402
+from minipsync.clip.weights import load_clip  # noqa: E402
 
 # who asks for a number of threads gets it, also more than there are cores, which torch alone would not give
 ASKED = os.environ.get("OMP_NUM_THREADS")

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from minipsync.data.imagenet import FOLDERS, imagenet_classes
+from minipsync.data.imagenet import FOLDERS
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.data.splits import SPLITS
 
 PUG = ["Airliner", "Banana", "Bell_Pepper", "African_crocodile"]        # not in sorted order

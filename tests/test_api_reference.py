@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+from pydantic import BaseModel
 from versions import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -19,7 +20,9 @@ def members(thing):
         member = inspect.getattr_static(thing, name)
         member = getattr(member, "fget", getattr(member, "__func__", member))       # property, classmethod
         own = getattr(member, "__module__", None) == home and hasattr(member, "__name__")
-        if own and not name.startswith("_"):
+        # what pydantic's models have, pdoc leaves out
+        theirs = inspect.isclass(thing) and issubclass(thing, BaseModel) and name in vars(BaseModel)
+        if own and not name.startswith("_") and not theirs:
             yield member.__qualname__, getattr(thing, name)
             if inspect.isclass(member):
                 yield from members(member)

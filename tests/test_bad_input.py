@@ -24,6 +24,7 @@ from minipsync.clip.text import pack_texts
 from minipsync.clip.weights import MINI_PATH
 from minipsync.data.pictures import open_image
 from minipsync.evaluation import records
+from minipsync.source.domain import SourceDomain
 from minipsync.views.crops import PROMPTSYNC_VIEWS, make_views
 
 NAMES = ["ant", "bee"]
@@ -282,7 +283,7 @@ DATA = {
     "unknown data set": (lambda x: mp.benchmark("mini").dataset("skech"), ValueError,
                          "'skech'.*expected one of: imagenet.*Did you mean 'sketch'"),
     "unknown data set, full": (lambda x: mp.benchmark("full", x.path).dataset("eurosad"), ValueError,
-                               "'eurosad', did you mean 'eurosat'"),
+                               "'eurosad'; expected one of: imagenet.*Did you mean 'eurosat'"),
     "unknown split": (lambda x: mp.benchmark("mini").dataset("sketch", "training"), ValueError,
                       "'sketch' has no split 'training', expected 'test'"),
     "unknown benchmark": (lambda x: mp.benchmark("mimi"), ValueError, "'mimi'.*mini, full.*mean 'mini'"),
@@ -422,12 +423,10 @@ WEIGHTS = {
     "prompts: a CLIP": (load(lambda x: MINI_PATH), ValueError, "but not minipsync-prompts-1"),
     "official: code": (official(file("a.pt", BOMB)), ValueError, "a.pt is damaged, or no checkpoint"),
     "official: damaged": (official(file("a.pt", b"PK\3\4")), ValueError, "a.pt is damaged, or no checkpoint"),
-    "statistics: pickle": (load(prompts(), "promptalign", statistics=file("s.safetensors", PICKLE)),
-                           ValueError, "s.safetensors is not a whole safetensors file"),
-    "statistics: prompts": (load(prompts(), "promptalign", statistics=prompts("s.safetensors")),
-                            ValueError, "s.safetensors holds .*expected source moments"),
-    "prototypes: pickle": (load(prompts(), "promptsync", prototypes=file("p.safetensors", PICKLE)),
-                           ValueError, "p.safetensors is not a whole safetensors file"),
+    "source: pickle": (lambda x: SourceDomain.load(file("s.safetensors", PICKLE)(x)),
+                       ValueError, "s.safetensors is not a whole safetensors file"),
+    "source: prompts": (lambda x: SourceDomain.load(prompts("s.safetensors")(x)),
+                        ValueError, "s.safetensors holds .*expected source moments"),
 }
 
 
@@ -459,10 +458,10 @@ SETTINGS = {
     "method is no name": (setting(["tpt"]), ValueError, r"unknown method \['tpt'\]; the methods are"),
     "unknown setting": (setting(n_view=4), ValueError, "tpt: unknown setting 'n_view'.*'n_views'.*Good"),
     "wrong type": (setting(n_views="64"), ValueError, r"tpt: n_views='64' \(str\) does not fit; expected"),
-    "no whole number": (setting(n_views=4.5), ValueError, "n_views=4.5 .*expected int, for example 64"),
-    "yes for a number": (setting(steps=True), ValueError, "steps=True .*expected int"),
-    "NaN": (setting(lr=float("nan")), ValueError, "lr=nan .*expected float"),
-    "below its range": (setting(n_views=0), ValueError, "n_views=0 does not fit; expected 1 or more"),
+    "no whole number": (setting(n_views=4.5), ValueError, "n_views=4.5 .*.* a whole number, 1 .*example 64"),
+    "yes for a number": (setting(steps=True), ValueError, "steps=True .*expected a whole number"),
+    "NaN": (setting(lr=float("nan")), ValueError, "lr=nan .*expected a number"),
+    "below its range": (setting(n_views=0), ValueError, "n_views=0 does not fit; .* number, 1 or more"),
     "no such choice": (setting(start="word"), ValueError, "start='word'.*one of 'words', 'coop', 'cocoop'"),
     "no place for the name": (setting("zero_shot", template="a photo"), ValueError, "template='a photo'.*{}"),
     "no CLIP": (lambda x: mp.build("tpt", "ViT-B-16", NAMES), TypeError, "clip is a str; expected load_clip"),
@@ -497,7 +496,7 @@ def no_lock(path, mode, buffering=-1):
     raise OSError(errno.EROFS, "Read-only file system")
 
 
-# what is wrong: (what `open` does in records.py, content of the file before, error, what it says)
+# what is wrong: (what `open` does in evaluation/records.py, content of the file before, error, what it says)
 RECORDS = {
     "disk full": (lambda path, mode, buffering: FullDisk(path, "a+"), None, OSError,
                   r"records cannot be written \(No space left on device\).*records=None.*own.csv"),
@@ -568,7 +567,7 @@ def test_out_of_memory_halves_the_batch(name, error, tiny_clip, monkeypatch, gra
     tried.clear()
     assert largest(method.predict(pictures), expected) < bound
     assert max(tried) == views                                              # the size is remembered,
-    assert mp.build(name, tiny_clip, NAMES, **METHODS[name]).at_most is None          # by this method alone
+    assert mp.build(name, tiny_clip, NAMES, **METHODS[name]).max_batch is None          # by this method alone
 
 
 @pytest.mark.parametrize("name, mend", [("zero_shot", "method.image_batch=128 or the number of classes .2."),

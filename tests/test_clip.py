@@ -13,8 +13,9 @@ from rounding import FEATURES, GRADIENTS, U, features, gradients, half, relative
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from minipsync.clip.encoders import Clip, load_clip, new_model, save_mini
+from minipsync.clip.encoders import Clip
 from minipsync.clip.text import pack_context, pack_texts
+from minipsync.clip.weights import load_clip, new_model, save_mini
 
 TEXTS = ["a photo of a cat.", "a sketch of a great white shark.", "crêpe", "a photo of a cat."]
 VISION = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 32, "layers": 2}
@@ -199,6 +200,21 @@ def test_preprocess(tiny_clip):
 
 
 # ---- loading ----
+def test_fingerprint_names_what_decides_the_features_beside_the_weights():
+    """The same weights with another activation, heads or colours are another CLIP, with other features."""
+    models = {name: new_model(CONFIG | changed) for name, changed in {
+        "as it is": {}, "activation": {"quick_gelu": True},
+        "image heads": {"vision_cfg": VISION | {"head_width": 64}},
+        "text heads": {"text_cfg": CONFIG["text_cfg"] | {"heads": 4}}}.items()}
+    first = models["as it is"].state_dict()
+    assert all(torch.equal(first[k], v) for model in models.values() for k, v in model.state_dict().items())
+    clips = {name: Clip(model) for name, model in models.items()}
+    clips |= {name: Clip(new_model(CONFIG), **{name: (0.5, 0.5, 0.5)}) for name in ("mean", "std")}
+    assert len({clip.fingerprint for clip in clips.values()}) == len(clips) == 6
+    same = Clip(new_model(CONFIG), mean=open_clip.OPENAI_DATASET_MEAN)
+    assert same.fingerprint == clips["as it is"].fingerprint
+
+
 def test_fingerprint_names_the_weights():
     state = tiny.tiny_state_dict(3)
     clip = load_clip(state_dict=state, device="cpu")
@@ -289,6 +305,8 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no route")
 
+    with pytest.raises(ValueError, match="unknown CLIP 'ViT-L-14-337'.*Did you mean 'ViT-L-14-336'?"):
+        load_clip("ViT-L-14-337")
     with pytest.raises(ValueError, match="unknown CLIP 'ViT-B-17'.*'ViT-B-16'"):
         load_clip("ViT-B-17")
     with pytest.raises(FileNotFoundError, match="there is no file .*absent.safetensors.*save_mini"):

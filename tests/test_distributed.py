@@ -12,12 +12,12 @@ import torch
 from rounding import features, relative
 
 import minipsync as mp
-from minipsync.source.moments import SourceStatistics
+from minipsync.source.moments import Moments
 from minipsync.source.one_pass import forget, one_pass
 from minipsync.source.prototypes import Prototypes
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = ["run", "zero_shot", "--dataset", "clothing", "--limit", "40", "--batch", "6", "--quiet"]
+RUN = ["run", "zero_shot", "--dataset", "clothing", "--limit", "40", "--batch-size", "6", "--quiet"]
 
 
 def start(folder, processes, *arguments, module="minipsync"):
@@ -59,8 +59,8 @@ def test_records_do_not_depend_on_the_number_of_processes(processes, alone, tmp_
 
 @pytest.mark.slow
 def test_a_process_that_dies_does_not_take_the_others_work_along(tmp_path):
-    slow = ["run", "maple_tpt", "--dataset", "clothing", "--limit", "36", "--batch", "1", "--views", "16",
-            "--quiet"]
+    slow = ["run", "maple_tpt", "--dataset", "clothing", "--limit", "36", "--batch-size", "1", "--n-views",
+            "16", "--quiet"]
     process = start(tmp_path, 2, *slow)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
@@ -96,7 +96,7 @@ def source():
     return clip, mp.build("maple", clip, data.class_names).load().learner, data
 
 
-@pytest.mark.parametrize("kind", [SourceStatistics, Prototypes])
+@pytest.mark.parametrize("kind", [Moments, Prototypes])
 def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
     clip, learner, data = source
     whole = kind.collect(clip, learner, data, batch_size=8, progress=False)
@@ -114,7 +114,7 @@ def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
                 kind.collect(clip, learner, data, batch_size=8, progress=False, checkpoint=tmp_path / "pass")
         again = kind.collect(clip, learner, data, batch_size=8, progress=False, checkpoint=tmp_path / "pass")
         assert min(seen) >= 8                                       # the first batches were not read again
-        for name in kind.tensors:
+        for name in kind.NAMES:
             assert torch.equal(getattr(whole, name), getattr(again, name)), name
         with pytest.raises(ValueError, match="belongs to another pass: .*images was 40, is 39"):
             kind.collect(clip, learner, data.subset([*range(39)]), batch_size=8, progress=False,
@@ -128,13 +128,13 @@ def test_a_pass_that_was_cut_off_goes_on(kind, source, tmp_path, monkeypatch):
 def test_processes_share_a_pass(source, monkeypatch):
     """What three processes would find, one after the other here, merges to what one finds."""
     clip, learner, data = source
-    whole = SourceStatistics.collect(clip, learner, data, batch_size=8, progress=False)
+    whole = Moments.collect(clip, learner, data, batch_size=8, progress=False)
     states = []
     monkeypatch.setattr("minipsync.distributed.world", lambda: 3)
     monkeypatch.setattr("minipsync.distributed.gather", lambda state: states.append(state) or states)
     for rank in range(3):
         monkeypatch.setattr("minipsync.distributed.rank", lambda rank=rank: rank)
-        shared = SourceStatistics.collect(clip, learner, data, batch_size=8, progress=False)
+        shared = Moments.collect(clip, learner, data, batch_size=8, progress=False)
     assert len(states) == 3
     error = 2 * features(clip)                                     # in other batches
     assert relative(shared.means, whole.means) < error

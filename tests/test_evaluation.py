@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,10 @@ from minipsync.data import folder
 from minipsync.evaluation.evaluate import balanced_order, compare, evaluate
 from minipsync.evaluation.records import RecordFile
 from minipsync.evaluation.results import newcombe
+from minipsync.methods.prediction import Prediction
 from minipsync.report.runs import load_runs
+from minipsync.source.domain import SourceDomain
+from minipsync.source.moments import Moments
 
 CLASSES = ["cat", "dog", "fish", "bird", "bee", "ant", "cow"]
 
@@ -227,7 +232,7 @@ def test_runs_are_never_mixed(tmp_path):
     with pytest.raises(ValueError, match="prompts is"):
         evaluate(trained, data, limit=4, records=path, progress=False)
     trained = Guess()
-    trained.statistics = type("Statistics", (), {"tensors": ("means",), "means": torch.zeros(2)})()
+    trained.source = SourceDomain(Moments(torch.zeros(2), torch.zeros(2)))
     with pytest.raises(ValueError, match="source is"):
         evaluate(trained, data, limit=4, records=path, progress=False)
     before = path.read_bytes()
@@ -238,6 +243,32 @@ def test_runs_are_never_mixed(tmp_path):
     folder = tmp_path / "many"
     results = [evaluate(Guess(x), data, limit=4, records=folder, progress=False) for x in (1.0, 2.0, 1.0)]
     assert len(list(folder.glob("guess-colours-seed0-*.csv"))) == 2 and results[2].resumed == 4
+
+
+def test_a_damaged_file_of_another_run_gives_its_good_lines(tmp_path):
+    """Rows of a data set that has grown are taken over; who wrote the other file may be at work, or gone."""
+    small, large = Colours((4, 3, 2, 2, 2, 2, 2), name="small"), Colours((4, 3, 2, 2, 2, 2, 3), name="large")
+    first = evaluate(Guess(), small, records=tmp_path, progress=False)
+    lines = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*lines[:5], b"\xff,not,a,row\n", *lines[6:-1], lines[-1][:-4]]))
+    for broken in ("guess-a-seed0-abc.run.json", "guess-b-seed0-abc.run.json"):
+        (tmp_path / broken).write_text("{" if "-a-" in broken else '{"run": [], "key": 1}')
+    second = evaluate(Guess(), large, records=tmp_path, progress=False)
+    assert (second.n, second.resumed) == (18, 15)                      # 17, without the two that are broken
+
+
+@pytest.mark.parametrize("left", ["", "image,label", None])
+def test_a_file_without_rows_takes_no_facts_of_another_run(left, tmp_path):
+    path = tmp_path / "a.csv"
+    sidecar = path.with_suffix(".run.json")
+    evaluate(Guess(noise=1.0), Colours(), limit=4, records=path, progress=False)
+    other = json.loads(sidecar.read_text(encoding="utf-8"))
+    other["facts"]["libraries"] = ["torch 0"]
+    sidecar.write_text(json.dumps(other))
+    path.write_text(path.read_text().splitlines(keepends=True)[0] if left is None else left)
+    evaluate(Guess(), Colours(), limit=4, records=path, progress=False)
+    [run] = load_runs(tmp_path)                                        # which would refuse another's sidecar
+    assert run.config == {"noise": 3.0} and len(run.records) == 4 and "torch 0" not in run.libraries
 
 
 def test_files_that_cannot_serve(tmp_path):
@@ -372,7 +403,7 @@ def test_compare(tmp_path):
     both = good.records.merge(poor.records, on="image")
     assert found.n == 255 and found.difference == pytest.approx(good.accuracy - poor.accuracy)
     assert found.wins == int(((both.correct_x == 1) & (both.correct_y == 0)).sum())
-    assert found.interval[0] < found.difference < found.interval[1] and not found.tie
+    assert found.interval[0] < found.difference < found.interval[1] and found.told_apart
     assert found.verdict == "better" and found.p < 1e-6
     back = compare(poor, good)
     assert back.verdict == "worse"
@@ -380,8 +411,9 @@ def test_compare(tmp_path):
     assert "guess minus guess" in repr(found) and "better" in repr(found)
     assert found.row()["verdict"] == "better"
     itself = compare(good, good)
-    assert itself.tie and itself.p == 1 and itself.difference == 0
+    assert not itself.told_apart and itself.p == 1 and itself.difference == 0
     assert itself.interval[0] < 0 < itself.interval[1]
+    assert itself.verdict == "not told apart" and ": not told apart; n = 255" in repr(itself)
     with (tmp_path / "poor.csv").open("a") as file:
         file.write("dog,1,")                                            # torn: not a record
     from_files = compare(tmp_path / "good.csv", str(tmp_path / "poor.csv"))
@@ -442,12 +474,11 @@ def test_a_batch_that_was_interrupted_is_predicted_with_its_mates(tmp_path):
 
 
 class Untuned(Guess):
-    """A method that tunes: what it said before stands in `untuned`."""
+    """A method that tunes: what it said before comes along as `untuned`."""
 
     def predict(self, images):
         logits = super().predict(images)
-        self.untuned = torch.zeros_like(logits)
-        return logits
+        return Prediction(logits, torch.zeros_like(logits))
 
 
 def test_entropy_before_is_that_of_the_untuned_prediction():
@@ -456,6 +487,14 @@ def test_entropy_before_is_that_of_the_untuned_prediction():
     assert (plain["entropy_before"] == plain["entropy"]).all() and (plain["entropy"] < 1.9).all()
     assert (tuned["entropy"] == plain["entropy"]).all()
     assert tuned["entropy_before"].tolist() == [pytest.approx(math.log(7), rel=1e-5)] * 5    # six digits kept
+
+
+def test_what_another_call_left_on_a_method_does_not_count():
+    """As an older version of a method did, or a student's: the prediction alone says what belongs to it."""
+    method = Guess()
+    method.untuned = torch.zeros(5, 7)
+    rows = evaluate(method, Colours(), limit=5, progress=False).records
+    assert (rows["entropy_before"] == rows["entropy"]).all()
 
 
 def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):
@@ -471,3 +510,49 @@ def test_precision_and_code_are_part_of_what_a_run_is(tmp_path, monkeypatch):
     assert [run(), run(), run("bf16"), run("bf16")] == [0, 4, 0, 4]
     monkeypatch.setattr("minipsync.evaluation.identity.code_fingerprint", lambda objects: "other code")
     assert [run(), run()] == [0, 4]
+
+
+# ---- the bar ----------------------------------------------------------------------------------------
+def states(said):
+    """What the bar showed, state by state: (images done, images per second or None)."""
+    found = re.findall(r"(\d+)/45 \[[^,]*, *([\d.?]+) ?(s/image|image/s)", said)
+    return [(int(n), None if "?" in rate else float(rate) if unit == "image/s" else 1 / float(rate))
+            for n, rate, unit in found]
+
+
+def test_the_rate_counts_only_what_is_predicted_now(tmp_path, capsys):
+    """40 of 45 images are there; the other 5 take 0.3 s each, one to a batch."""
+    evaluate(Guess(), Colours(), limit=40, records=tmp_path, progress=False)
+    evaluate(Guess(pause=0.3), Colours(), records=tmp_path, batch_size=1)
+    said = capsys.readouterr().err
+    shown = states(said)
+    assert shown[0][0] == 40 and shown[-1][0] == 45
+    assert shown == sorted(shown, key=lambda state: state[0])
+    rates = [rate for _, rate in shown if rate is not None]
+    assert rates and max(rates) <= 1 / 0.3 + 0.01                    # shown with two digits
+    assert "accuracy" in said and "guess on colours" in said
+    evaluate(Guess(), Colours(), records=tmp_path)                   # nothing is left to do
+    assert states(capsys.readouterr().err)[-1] == (45, None)
+
+
+def test_the_bar_moves_within_a_batch_and_counts_after_each(capsys):
+    evaluate(Guess(pause=2.2), Colours(), batch_size=23)
+    shown = [n for n, _ in states(capsys.readouterr().err)]
+    assert set(shown) == {0, 23, 45}
+    assert all(shown.count(n) >= 2 for n in (0, 23))                 # once when it came, and each second
+    evaluate(Guess(), Colours(), progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_unreadable_images_count_as_done(capsys):
+    with pytest.warns(UserWarning, match="2 of 45 images"):
+        evaluate(Guess(), Colours(corrupt=(0, 20)), batch_size=4)
+    assert states(capsys.readouterr().err)[-1][0] == 45
+
+
+def test_a_bar_leaves_no_clock_running_after_an_error():
+    method, before = Guess(), threading.active_count()
+    method.predict = lambda images: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        evaluate(method, Colours())
+    assert threading.active_count() == before

@@ -13,9 +13,9 @@ from test_evaluation import Colours, Guess
 import minipsync as mp
 from minipsync.evaluation import identity, source_code
 from minipsync.evaluation.evaluate import evaluate
-from minipsync.evaluation.records import read_facts
+from minipsync.evaluation.record_format import read_facts
 from minipsync.evaluation.source_code import closure, code_fingerprint
-from minipsync.methods import REGISTRY, losses
+from minipsync.methods import REGISTRY, numerics
 from minipsync.report.runs import load_runs
 
 
@@ -57,8 +57,8 @@ def without_comments(text):
     return ast.unparse(ast.parse(text))
 
 
-@pytest.mark.parametrize("file, method", [("methods/losses.py", "tpt"), ("methods/tpt.py", "tpt"),
-                                          ("methods/episodes.py", "promptsync")])
+@pytest.mark.parametrize("file, method", [("methods/tpt.py", "tpt"), ("methods/numerics.py", "tpt"),
+                                          ("methods/tpt.py", "promptsync")])
 def test_comments_docstrings_and_layout_do_not_count(file, method, copy):
     assert not changed(copy, file, lambda text: "# a remark\n\n" + text, method)
     assert not changed(copy, file, without_comments, method)
@@ -69,8 +69,8 @@ def test_a_changed_loss_counts_where_it_is_used(copy):
     def double(text):
         return text + "\n_old = marginal_entropy\ndef marginal_entropy(x):\n    return 2 * _old(x)\n"
 
-    assert changed(copy, "methods/losses.py", double, "tpt")
-    assert not changed(copy, "methods/losses.py", double, "coop")            # which has no such loss
+    assert changed(copy, "methods/tpt.py", double, "tpt")
+    assert not changed(copy, "methods/tpt.py", double, "coop")            # which has no such loss
     assert changed(copy, "data/pixels.py", lambda text: text.replace(">> 8", ">> 7"), "coop")
     assert changed(copy, "clip/text.py", lambda text: text + "\nX = 1\n", "zero_shot")
     assert not changed(copy, "notebook/plots.py", lambda text: text + "\nX = 1\n", "promptsync")
@@ -79,7 +79,7 @@ def test_a_changed_loss_counts_where_it_is_used(copy):
 
 def test_what_is_reached_is_found_by_imports():
     found = closure({"minipsync.methods.tpt"})
-    assert {"minipsync.methods.losses", "minipsync.views.crops", "minipsync.methods.prompts",
+    assert {"minipsync.methods.numerics", "minipsync.views.crops", "minipsync.methods.coop",
             "minipsync.clip.text"} <= found
     assert not found & {"minipsync.notebook.plots", "minipsync.report.papers", "minipsync.methods.promptsync"}
     for name, kind in REGISTRY.items():
@@ -90,10 +90,10 @@ def test_a_patched_function_counts(monkeypatch):
     tpt = REGISTRY["tpt"]
     before = code_fingerprint([tpt])
     with monkeypatch.context() as m:                                  # where it is defined
-        m.setattr(losses, "view_entropy", lambda logits: -logits.sum(-1))
+        m.setattr(numerics, "bounded", lambda log_p: log_p)
         assert code_fingerprint([tpt]) != before
     with monkeypatch.context() as m:                                  # where it was imported to
-        m.setattr("minipsync.methods.episodes.marginal_entropy", lambda logits: logits.sum())
+        m.setattr("minipsync.methods.maple_tpt.TestTimeMethod.objective", lambda *_: {})
         assert code_fingerprint([tpt]) != before
     with monkeypatch.context() as m:                                  # a method of a class
         m.setattr(tpt, "logits", lambda self, x, params: x)
@@ -106,11 +106,12 @@ def test_an_edit_since_the_import_does_not_pass_for_what_runs(monkeypatch):
     real = source_code._module
     before = code_fingerprint([REGISTRY["tpt"]])
 
-    def edited(name, *stamp):
-        if name != "minipsync.methods.losses":
-            return real(name, *stamp)
-        text = Path(losses.__file__).read_text(encoding="utf-8").replace("dim=-1", "dim=0")
-        return (*real(name, *stamp)[:2], compile(text, losses.__file__, "exec"), [])
+    def edited(name, *file_and_stamp):
+        module = real(name, *file_and_stamp)
+        if name != "minipsync.methods.numerics":
+            return module
+        text = Path(numerics.__file__).read_text(encoding="utf-8").replace("flatten(1)", "flatten(0)")
+        return module._replace(code=compile(text, numerics.__file__, "exec"), names=[])
 
     monkeypatch.setattr(source_code, "_module", edited)
     assert code_fingerprint([REGISTRY["tpt"]]) != before
@@ -206,8 +207,7 @@ def test_records_agree_across_batches_and_threads(name):
     try:
         for count, batch in ((1, 8), (1, 3), (4, 8)):
             torch.set_num_threads(count)
-            method = mp.build(name, clip, data.class_names, **bench.settings(name, "sketch"))
-            method = method.load() if method.learner is not None else method
+            method = bench.build(name, data, clip=clip)
             result = evaluate(method, data, limit=8, batch_size=batch, progress=False)
             rows.append(result.records.set_index("image").sort_index())
     finally:
@@ -221,8 +221,7 @@ def test_predictions_are_the_same_in_every_run():
     """With several threads a gradient through prompts[index] would be summed in no fixed order."""
     bench = mp.benchmark("mini")
     data = bench.dataset("sketch")
-    method = mp.build("promptsync", bench.clip(device="cpu"), data.class_names, n_views=15,
-                      **{k: v for k, v in bench.settings("promptsync").items() if k != "n_views"}).load()
+    method = bench.build("promptsync", data, clip=bench.clip(device="cpu"), n_views=15)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)

@@ -6,7 +6,7 @@ from timm.data import ImageNetInfo
 
 import minipsync as mp
 from minipsync.data.checks import fingerprint
-from minipsync.data.imagenet import imagenet_classes
+from minipsync.data.imagenet_classes import imagenet_classes
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,14 @@ import torch
 from rounding import U, largest
 from torch.autograd import gradcheck
 
-from minipsync.methods.losses import (
-    discrimination,
+from minipsync.methods.promptalign import moment_alignment, view_moments
+from minipsync.methods.promptsync import discrimination, prototype_alignment
+from minipsync.methods.tpt import (
     marginal_entropy,
     mean_log_probability,
-    moment_alignment,
-    prototype_alignment,
     select_confident,
     take_views,
     view_entropy,
-    view_moments,
 )
 
 PARTS = ("text", "vision", "cls")

@@ -7,7 +7,10 @@ from conftest import OFFICIAL
 from rounding import features, relative
 
 from minipsync.clip.text import POSITIONS, pack_texts
-from minipsync.methods.prompts import ConditionalPrompt, ContextPrompt, CoupledPrompt, IndependentPrompt
+from minipsync.methods.cocoop import ConditionalPrompt
+from minipsync.methods.coop import ContextPrompt
+from minipsync.methods.ivlp import IndependentPrompt
+from minipsync.methods.maple import CoupledPrompt
 
 LEARNERS = {
     "maple": lambda clip: CoupledPrompt(clip, n_ctx=2, depth=3),

@@ -5,7 +5,7 @@ import pytest
 from lookalikes import class_folders
 
 import minipsync as mp
-from minipsync.data.imagenet import imagenet_classes
+from minipsync.data.imagenet_classes import imagenet_classes
 
 
 def told(call):

@@ -30,7 +30,10 @@ def one(value, spec, name="x"):
     ("sketch", {"choices": SETS, "many": True}, ["sketch"]),
     ("null", {"choices": SETS, "optional": True}, None),
     ("50", {"type": int, "low": 1, "optional": True}, 50), (8, {"choices": [4, 8, 16]}, 8), ("8", [4, 8], 8),
-    (None, ["a", None], None)])
+    (None, ["a", None], None), ("0.5", [0.1, 0.5], 0.5),
+    ("none", {"type": list[int], "optional": True}, None),
+    ("[3]", {"type": int, "low": 2, "many": True}, [3]), (1.0, bool, True), ("", str | None, None),
+    ("['a, b', 'c']", list[str], ["a, b", "c"]), (" 8 ", {"type": int, "high": 9}, 8), ("a", list, ["a"])])
 def test_good_values_are_converted(value, spec, expected):
     found = one(value, spec)
     assert found == expected and type(found) is type(expected)
@@ -46,7 +49,11 @@ def test_good_values_are_converted(value, spec, expected):
     (2, bool, "True or False"), (0, (1, None), "a whole number, 1 or more"), (10, (1, 9), "from 1 to 9"),
     (1.5, (0.0, 1.0), "a number from 0.0 to 1.0"), ("[1,'a']", list[int], "a list, each a whole number"),
     ("[]", list[int], "and at least one"), ("sketch,r2", {"choices": SETS, "many": True}, "Did you mean r"),
-    (5, {"choices": [4, 8]}, "none of the choices"), (3, str, "a text")])
+    (5, {"choices": [4, 8]}, "none of the choices"), (3, str, "a text"),
+    ("1", {"type": int, "low": 2, "many": True}, "expected a whole number, 2 or more"),
+    ("x", int | None, "expected a whole number or None"), (True, {"choices": [8, 9]}, "expected one of 8, 9"),
+    (-1, {"type": float, "low": 0.5}, "a number, 0.5 or more"),
+    ([1, None], list[int], "expected a whole number")])
 def test_bad_values_stop_with_the_good_ones(value, spec, message):
     with pytest.raises(ParameterError, match=message) as error:
         one(value, spec)

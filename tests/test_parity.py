@@ -13,8 +13,9 @@ from rounding import assert_apart, moves, relative
 
 from minipsync.clip.text import tokenize
 from minipsync.methods import build
-from minipsync.methods.losses import take_views, view_entropy
-from minipsync.source.moments import SourceStatistics
+from minipsync.methods.tpt import take_views, view_entropy
+from minipsync.source.domain import SourceDomain
+from minipsync.source.moments import Moments
 
 
 def agree(case, limit=OFFICIAL, **pairs):
@@ -133,8 +134,8 @@ def test_promptalign(golden, lr, steps):
     starts = []
     method = make(golden.clip)
     scale = float(g["stats_scale"])
-    method.statistics = SourceStatistics(golden.draw(60, 4, 19, 192, scale=scale),
-                                         golden.draw(61, 4, 19, 192, scale=scale).abs())
+    method.source = SourceDomain(Moments(golden.draw(60, 4, 19, 192, scale=scale),
+                                         golden.draw(61, 4, 19, 192, scale=scale).abs()))
     adapted = method.adapt(views)
     assert_no_ties(make, golden.clip, views[0], adapted.selected.shape[1])
     tuned = {name: (adapted.params[name.removeprefix(f"{key}_param_prompt_learner.")][0], g[name])

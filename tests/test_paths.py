@@ -14,16 +14,16 @@ import torch
 from typer.testing import CliRunner
 
 import minipsync as mp
-from minipsync import __main__ as cli
-from minipsync.evaluation import records
+from minipsync import cli
+from minipsync.evaluation.record_format import write_sidecar
 from minipsync.files import paths
 from minipsync.files.paths import check_writable, expand, write_whole
 from minipsync.files.tensors import write_tensors
 from minipsync.methods import build
 
-FIT = ["fit", "coop", "--recipe", "epochs=2", "--recipe", "shots=1", "--set", "n_ctx=2", "--quiet",
+FIT = ["fit", "coop", "--epochs", "2", "--shots", "1", "--n-ctx", "2", "--quiet",
        "--dataset", "animals"]
-RUN = ["run", "zero_shot", "--dataset", "animals", "--limit", "20", "--batch", "4", "--quiet"]
+RUN = ["run", "zero_shot", "--dataset", "animals", "--limit", "20", "--batch-size", "4", "--quiet"]
 
 
 def command(arguments, monkeypatch, capsys):
@@ -52,7 +52,7 @@ def room_for(size):
 # ---- one file ----
 WRITERS = {"bytes": lambda path, size: write_whole(path, size * b"x"),
            "tensors": lambda path, size: write_tensors(path, {"x": torch.zeros(size // 4)}, {"a": "b"}),
-           "sidecar": lambda path, size: records.write_sidecar(path, {"x": size * "x"})}
+           "sidecar": lambda path, size: write_sidecar(path, {"x": size * "x"})}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -191,6 +191,19 @@ def test_home(monkeypatch, tmp_path):
     assert expand("~/x") == tmp_path / "x" and expand(Path("a/~")) == Path("a/~")
 
 
+def test_records_in_the_home_folder_are_compared(monkeypatch, tmp_path):
+    """Also with the mark that a spreadsheet on Windows puts first."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    rows = "image,label,correct,top5\n" + "".join(f"{i},0,{i % 2},0\n" for i in range(8))
+    (tmp_path / "a.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / "b.csv").write_text(rows, encoding="utf-8-sig")
+    assert mp.compare("~/a.csv", "~/b.csv").difference == 0
+    (tmp_path / "b.csv").write_text(rows, encoding="utf-16")
+    with pytest.raises(ValueError, match="b.csv' is not UTF-8 text"):
+        mp.compare("~/a.csv", "~/b.csv")
+
+
 @pytest.mark.parametrize("path", ["~/x", "~", "~nobody/x"])
 def test_no_home(path, homeless):
     with pytest.raises(FileNotFoundError, match=f"{path}.*no home folder is known.*write the path out"):
@@ -218,9 +231,9 @@ def test_commands_without_home(arguments, homeless, tmp_path, monkeypatch, capsy
 # ---- Ctrl-C ----
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 @pytest.mark.parametrize("arguments, kept", [
-    (["fit", "coop", "--dataset", "animals", "--recipe", "epochs=500", "--recipe", "save_every=0", "--quiet",
+    (["fit", "coop", "--dataset", "animals", "--epochs", "500", "--save-every", "0", "--quiet",
       "--out", "kept"], "*.training"),
-    (["run", "tpt", "--dataset", "animals", "--batch", "1", "--records", "kept", "--quiet"], "*.csv")],
+    (["run", "tpt", "--dataset", "animals", "--batch-size", "1", "--records", "kept", "--quiet"], "*.csv")],
     ids=["fit", "run"])
 def test_interrupt(arguments, kept, tmp_path):
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
@@ -251,5 +264,5 @@ def test_damaged_records(tmp_path):
     whole = path.read_bytes()
     for damage in (b"\xff\xfe,", b'"' + 200_000 * b"x" + b'"'):
         path.write_bytes(whole + damage + b"\n")
-        with pytest.raises(ValueError, match=f"{path.name} is damaged.*delete it"):
+        with pytest.raises(ValueError, match=f"{path.name}, line 4 is not a record.*delete that line"):
             mp.evaluate(method, data, limit=2, records=tmp_path, progress=False)

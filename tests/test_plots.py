@@ -124,7 +124,7 @@ def test_figures_refuse_what_does_not_fit():
         plots.class_probabilities([0.5, 0.5], [0.2, 0.3, 0.5], ["a", "b"])
     with pytest.raises(ValueError, match="2 features, 1 labels"):
         plots.prototype_map(torch.eye(3), torch.eye(3)[:2], [0], "abc")
-    with pytest.raises(ValueError, match="low missing"):
+    with pytest.raises(ValueError, match="gains: expected .*; it lacks low"):
         plots.gains(some_gains().drop(columns="low"))
     with pytest.raises(ValueError, match="1 row names and 2 column names"):
         plots.contact_sheet([some_images(3)], ["a"], ["b", "c"])

@@ -20,7 +20,8 @@ from data_scripts.__main__ import main
 from data_scripts.download import Unavailable, download
 from data_scripts.extract import BadArchive, find, unpack
 from data_scripts.sources import SOURCES, Mirror, Piece, Source
-from minipsync.data.imagenet import FOLDERS, imagenet_classes
+from minipsync.data.imagenet import FOLDERS
+from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.data.splits import SPLITS
 
 BODY = bytes(range(256)) * 8                                            # 2048 bytes

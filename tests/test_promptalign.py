@@ -7,8 +7,7 @@ from PIL import Image
 from rounding import U, features, relative
 
 from minipsync.data import Dataset
-from minipsync.methods.losses import moment_alignment
-from minipsync.methods.promptalign import PromptAlign
+from minipsync.methods.promptalign import PromptAlign, moment_alignment
 
 
 # ---- the losses and the source, on a small set of pictures ----
@@ -34,7 +33,7 @@ def test_the_alignment_alone_brings_the_moments_nearer(tiny_clip, source):
     def distance(params):                          # of CLS and patches
         _, inputs = tiny_clip.encode_image(chosen, method.learner(params).vision, method.blocks)
         means, variances = ([x[k][:-2] for k in method.blocks] for x in
-                            (method.statistics.means, method.statistics.variances))
+                            (method.source.moments.means, method.source.moments.variances))
         return float(moment_alignment([inputs[k][..., :-2, :] for k in method.blocks], means, variances))
 
     # The two prompt tokens start on their own source mean, at the kink of |.|: they can only move away.
@@ -57,7 +56,7 @@ def test_the_losses_switch_off(tiny_clip, source):
 
 def test_statistics_belong_to_the_prompts(tiny_clip, source):
     method = PromptAlign(tiny_clip, source.class_names, n_views=4, selection=0.5)
-    with pytest.raises(ValueError, match="no source statistics.*method.prepare"):
+    with pytest.raises(ValueError, match="no source moments.*method.prepare"):
         method.predict(source[0][0])
     method.prepare(source, progress=False)
     assert method.predict(source[0][0]).shape == (1, 3)

@@ -6,13 +6,11 @@ import torch
 from rounding import relative, sums
 
 from minipsync.clip.encoders import Clip
-from minipsync.methods.prompts import (
-    ConditionalPrompt,
-    ContextPrompt,
-    CoupledPrompt,
-    IndependentPrompt,
-    word_embeddings,
-)
+from minipsync.methods.cocoop import ConditionalPrompt
+from minipsync.methods.coop import ContextPrompt
+from minipsync.methods.ivlp import IndependentPrompt
+from minipsync.methods.learner import word_embeddings
+from minipsync.methods.maple import CoupledPrompt
 
 NAMES = ["cat", "great_white shark", "crêpe"]
 LEARNERS = {

@@ -1,6 +1,7 @@
 """PromptSync equals the literal promptsync_reference.py, and does what METHODS 5.9 says of it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import promptsync_reference as ref
@@ -24,10 +25,11 @@ from rounding import (
 )
 
 from minipsync.data.dataset import Dataset
+from minipsync.data.few_shot import few_shot
 from minipsync.methods import build, promptsync
-from minipsync.source.prototypes import Prototypes, SourceSampler
-from minipsync.training import few_shot
-from minipsync.views import crops as views_module
+from minipsync.source.domain import SourceDomain
+from minipsync.source.sampler import SourceSampler
+from minipsync.views import wordnet
 from minipsync.views.crops import ViewConfig, content_seed, make_views
 
 SOURCE = ["goldfish", "great_white_shark", "hot dog", "t-shirt", "red fox"]
@@ -45,7 +47,7 @@ ONLY = {"entropy": {"alignment": False, "discrimination": False},
 @pytest.fixture(autouse=True)
 def words(monkeypatch):
     """A WordNet of six words, the same on every machine."""
-    monkeypatch.setattr(views_module, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
+    monkeypatch.setattr(wordnet, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
 
 
 def picture(i, size=(44, 38)):
@@ -133,8 +135,8 @@ def recorded(method, monkeypatch, optimizer="adamw"):
     """(source batches, gradients): lists that fill as the method draws and updates."""
     batches, grads = [], []
     if method.source is not None:
-        draw = method.source.draw
-        monkeypatch.setattr(method.source, "draw", lambda *a: batches.append(draw(*a)) or batches[-1])
+        draw = method.source.sampler.draw
+        monkeypatch.setattr(method.source.sampler, "draw", lambda *a: batches.append(draw(*a)) or batches[-1])
     base = promptsync.OPTIMIZERS[optimizer]
 
     class Recorder(base):
@@ -188,7 +190,7 @@ SWITCHES = set(CASES) - {"default", "sgd", "prompts", "independent", "shallow"} 
 def default_gradient(tiny_clip):
     """The gradient with the default settings, from an update by -1 times it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views_module, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
+        patch.setattr(wordnet, "wordnet_words", lambda name, wnid=None: WORDS.get(name, {}))
         method = prepared(tiny_clip, TARGET, optimizer="sgd", lr=1.0, weight_decay=0.0)
         adapted = method.adapt(method.make_views(picture(1))[None])
     return {n: p - adapted.params[n][0] for n, p in method.learner.named_parameters()}
@@ -262,10 +264,10 @@ def test_losses_equal_reference(tiny_clip, model, apart, expected_prototypes, ap
 
 def test_prototypes_equal_reference(tiny_clip, expected_prototypes):
     method = prepared(tiny_clip)
-    assert method.prototypes.variants == texts() and method.prototypes.class_names == SOURCE
+    assert method.source.prototypes.variants == texts() and method.source.class_names == SOURCE
     for part in ("text", "vision", "cls"):
         want = torch.stack([p[part] for p in expected_prototypes])
-        assert largest(getattr(method.prototypes, part), want) < features(tiny_clip)
+        assert largest(getattr(method.source.prototypes, part), want) < features(tiny_clip)
         assert (want.norm(dim=1) < 1 + 1e-12).all()                         # means of unit vectors; float64
 
 
@@ -275,7 +277,7 @@ def test_gradients_by_finite_differences(tiny_clip, model, expected_prototypes, 
     """g . v against (J(theta + hv) - J(theta - hv)) / 2h along a random direction v in all tensors."""
     method = prepared(tiny_clip, TARGET, second_order=second_order, weights_gradient=True)
     views, theta = method.make_views(picture(1))[[0, 3, 5]], theta_of(method)
-    batch, s = reference_batch(method.source.draw([3], 3, 2)), method.config
+    batch, s = reference_batch(method.source.sampler.draw([3], 3, 2)), method.config
     names, p = list(theta), expected_prototypes
 
     def step(at):
@@ -383,7 +385,7 @@ def test_prompts_are_put_back(tiny_clip):
     method.predict(picture(1))
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
     assert all(p.grad is None for p in method.parameters())
-    frozen = method.prototypes
+    frozen = method.source.prototypes
     assert not any(getattr(frozen, part).requires_grad for part in ("text", "vision", "cls"))
 
 
@@ -459,11 +461,13 @@ def test_sampler_draws_views_of_its_classes(tiny_clip):
 def test_prototypes_count_every_image_once(tiny_clip):
     """Groups of any size give the same, and a class without images is named."""
     method = make(tiny_clip)
-    some, others = (Prototypes.collect(tiny_clip, method.learner, source_set(), n_views=2, batch_size=size,
-                                       progress=False) for size in (4, 128))
-    assert largest(some.vision, others.vision) < 2 * features(tiny_clip) and some.n_images == 15
+    some, others = (SourceDomain.collect(tiny_clip, method.learner, source_set(), progress=False,
+                                         prototypes=method.source_settings() | {"batch_size": size})
+                    for size in (4, 128))
+    assert largest(some.prototypes.vision, others.prototypes.vision) < 2 * features(tiny_clip)
+    assert some.n_images == 15
     for fails in (lambda data: method.prepare(data, progress=False),
-                  lambda data: method.use(some, data)):
+                  lambda data: method.prepare(data, found=some)):
         with pytest.raises(ValueError, match="no image of 'hot dog'; every source class needs one"):
             fails(source_set().subset([0, 1, 3, 4]))
 
@@ -473,12 +477,12 @@ def test_fit_save_load(tiny_clip, tmp_path):
     settings = {"optimizer": "sgd", "lr": 0.1}
     method = build("promptsync", tiny_clip, SOURCE, **SMALL, **settings)
     method.fit(source_set(), epochs=2, batch_size=8, progress=False)
-    assert method.prototypes.n_images == 10
-    method.prototypes.save(tmp_path / "prototypes.safetensors")
+    assert method.source.n_images == 10
+    method.source.save(tmp_path / "prototypes.safetensors")
     method.save(tmp_path / "prompts.safetensors")
     again = build("promptsync", tiny_clip, SOURCE, **SMALL, **settings)
-    again.load(tmp_path / "prompts.safetensors", prototypes=tmp_path / "prototypes.safetensors",
-               source=source_set())
+    again.load(tmp_path / "prompts.safetensors")
+    again.prepare(source_set(), found=SourceDomain.load(tmp_path / "prototypes.safetensors"))
     want = method.predict(picture(1))
     assert torch.equal(again.predict(picture(1)), want)
     assert relative(again.set_class_names(TARGET).predict(picture(1))[:, :5], want) > 0.1
@@ -489,11 +493,12 @@ def test_missing_source(tiny_clip, tmp_path):
         make(tiny_clip).predict(picture(0))
     method = prepared(tiny_clip)
     method.save(tmp_path / "prompts.safetensors")
-    method.use(method.prototypes)
+    method.source = replace(method.source, sampler=None)
     with pytest.raises(ValueError, match="no source images, discrimination=True needs them; method.prepare"):
         method.predict(picture(0))
     alone = prepared(tiny_clip, discrimination=False)
-    alone.use(alone.prototypes).predict(picture(0))                          # L_A needs no images
+    alone.source = replace(alone.source, sampler=None)
+    alone.predict(picture(0))                                                # L_A needs no images
     alone.load(tmp_path / "prompts.safetensors")                             # prototypes go with the prompts
     with pytest.raises(ValueError, match="no source prototypes"):
         alone.predict(picture(0))
@@ -501,31 +506,33 @@ def test_missing_source(tiny_clip, tmp_path):
 
 def test_prototypes_of_something_else(tiny_clip, tmp_path):
     method = prepared(tiny_clip)
-    path = method.prototypes.save(tmp_path / "prototypes.safetensors")
+    path = method.source.save(tmp_path / "prototypes.safetensors")
     other = build("promptsync", tiny_clip, SOURCE, **SMALL)
     with pytest.raises(ValueError, match="source prototypes of the prompts [0-9a-f]{16}, these are.*prepare"):
-        other.prepare(source_set(), prototypes=method.prototypes)
+        other.prepare(source_set(), found=method.source)
     method.save(tmp_path / "prompts.safetensors")
     with pytest.raises(ValueError, match="of other classes, 5: goldfish"):
-        method.prepare(source_set().of_classes([4, 3, 2, 1, 0]), prototypes=method.prototypes)
-    loaded = Prototypes.load(path, tiny_clip, method.learner, SOURCE)         # those it has are still there
-    assert torch.equal(loaded.text, method.prototypes.text) and loaded.variants == texts()
-    with pytest.raises(FileNotFoundError, match="nowhere.*method.prepare"):
-        method.load(tmp_path / "prompts.safetensors", prototypes=tmp_path / "nowhere")
+        method.prepare(source_set().of_classes([4, 3, 2, 1, 0]), found=method.source)
+    loaded = SourceDomain.load(path, tiny_clip, method.learner, SOURCE).prototypes      # it still has its own
+    assert torch.equal(loaded.text, method.source.prototypes.text) and loaded.variants == texts()
+    others = build("promptsync", tiny_clip, SOURCE, **SMALL | {"prototype_views": 3})
+    others.load(tmp_path / "prompts.safetensors")
+    with pytest.raises(ValueError, match="made with {'n_views': 1.*the settings ask for {'n_views': 3"):
+        others.source = SourceDomain.load(path)
 
 
 @pytest.mark.parametrize("settings, message", [
     ({"classes_per_step": 1}, "classes_per_step=1 does not fit; expected 2 or more, or 0"),
-    ({"lambda_a": -1.0}, "lambda_a=-1.0 does not fit; expected 0 or more"),
-    ({"source_views": 0}, "source_views=0 does not fit; expected 1 or more"),
-    ({"tau": 0.0}, "tau=0.0 does not fit; expected a positive number, or None"),
+    ({"lambda_a": -1.0}, "lambda_a=-1.0 does not fit; expected a number, 0 or more"),
+    ({"source_views": 0}, "source_views=0 does not fit; expected a whole number, 1 or more"),
+    ({"tau": 0.0}, "tau=0.0 does not fit; expected a number, more than 0, or None"),
     ({"parts": ("text", "image")}, "parts=.'text', 'image'. .*expected some of text, vision, cls"),
     ({"parts": ()}, "parts=.. does not fit"),
     ({"entropy": False, "alignment": False, "discrimination": False}, "nothing would be minimised"),
     ({"weights": "best"}, "weights='best'.*'all', 'top1'"),
     ({"outside": "target"}, "outside='target'.*'source', 'nearest'"),
     ({"second_order": True, "refresh": "once"}, "g_D is a constant"),
-    ({"selection": 0.0}, "selection=0.0 does not fit; expected a share"),
+    ({"selection": 0.0}, "selection=0.0 does not fit; expected a number, more than 0, at most 1.*the share"),
     ({"background": 2.0}, "background=2.0 does not fit"),
     ({"n_view": 3}, "unknown setting 'n_view'. Did you mean 'n_views'"),
 ])

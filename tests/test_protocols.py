@@ -1,20 +1,20 @@
 """The papers' protocols on small parts of the mini benchmark."""
-import dataclasses
+import copy
 
 import pandas as pd
 import pytest
 import torch
 
 import minipsync as mp
+from minipsync.evaluation.prompts import learned, prompt_file
 from minipsync.evaluation.protocols import (
     average,
     base_to_novel,
     from_source,
     harmonic_mean,
-    learned,
-    prompt_file,
 )
 from minipsync.evaluation.results import wilson
+from minipsync.methods.prompt_files import hand_over
 
 QUICK = {"epochs": 2, "batch_size": 32, "lr": 1.0, "crop": (0.5, 1.0)}
 WORDS = {"n_ctx": 4, "init": "a photo of a"}
@@ -60,8 +60,8 @@ def test_zero_shot_takes_the_template_of_the_data_set(bench, monkeypatch):
     table = base_to_novel(bench, "zero_shot", ["clothing"], limit=40, progress=False)
     assert table["seed"].tolist() == [0] and table["n_base"][0] == 40
     told = []
-    build = mp.protocols.build
-    monkeypatch.setattr(mp.protocols, "build", lambda *a, **k: told.append(k) or build(*a, **k))
+    monkeypatch.setattr("minipsync.evaluation.benchmark.build",
+                        lambda *a, **k: told.append(k) or mp.build(*a, **k))
     base_to_novel(bench, "zero_shot", ["clothing"], limit=2, progress=False)
     assert [k["template"] for k in told if k] == bench.dataset("clothing").templates[:1] * 2
 
@@ -100,6 +100,61 @@ def test_from_source(bench, tmp_path):
     assert zero_shot["seed"].tolist() == [0] and zero_shot["n"].tolist() == [8]
 
 
+def test_prompts_are_handed_over_in_memory(bench, tmp_path, monkeypatch):
+    """Copies of the tensors and of all that is known of them, as through a file, and no file."""
+    train = bench.dataset("clothing", "train").halves()[0]
+    quick = {**QUICK, "shots": 1, "warmup_epochs": 0}
+    maple = mp.build("maple", bench.clip(), train.class_names).fit(train, progress=False, **quick)
+    by_file, method = (mp.build("maple_tpt", bench.clip(), train.class_names) for _ in range(2))
+    by_file.load(maple.save(tmp_path / "a.safetensors"))
+    with monkeypatch.context() as m:
+        m.setattr("minipsync.methods.prompt_files.write_tensors", lambda *a: pytest.fail("a file is written"))
+        assert hand_over(maple, method) is method
+    for given, there in zip(maple.parameters(), method.parameters(), strict=True):
+        assert torch.equal(given, there) and given.data_ptr() != there.data_ptr()
+    for name in ("trained_on", "learned_from", "history"):
+        assert getattr(method, name) == getattr(by_file, name) and getattr(method, name), name
+    kept = copy.deepcopy(maple.history)
+    method.history.clear()                                             # what is the one's is not the other's
+    method.learned_from["recipe"]["epochs"] = 7
+    with torch.no_grad():
+        next(method.parameters()).add_(1)
+    assert maple.history == kept and maple.learned_from["recipe"]["epochs"] == QUICK["epochs"]
+    assert not torch.equal(next(maple.parameters()), next(method.parameters()))
+    assert method.prompts_from == maple.prompts_from == ""
+
+
+@pytest.mark.parametrize(("taker", "settings", "says"), [
+    ("tpt", {"start": "coop"}, "the prompts of maple: holds prompts of 'maple'; tpt .* takes those of"),
+    ("promptalign", {"n_ctx": 4}, r"the prompts of maple: .*text.0 has shape \[2, .* wants \[4, ")])
+def test_prompts_that_do_not_fit_are_not_handed_over(bench, taker, settings, says):
+    maple = mp.build("maple", bench.clip(), ["cat", "dog"])
+    method = mp.build(taker, bench.clip(), ["cat", "dog"], **settings)
+    before = method.copy_prompts()
+    with pytest.raises(ValueError, match=says):
+        hand_over(maple, method)
+    assert method.prompts_are(before) and method.trained_on == ""
+
+
+def test_a_protocol_writes_nothing_where_no_folder_is_given(bench, tmp_path, monkeypatch):
+    """Neither the prompts that a method starts from nor what it keeps of its source."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    quick = {**QUICK, "epochs": 1, "shots": 1, "warmup_epochs": 0}
+    table = from_source(bench, "promptalign", ["sketch"], (1,), recipe=quick, limit=2, progress=False,
+                        n_views=4)
+    assert table["n"].tolist() == [2]
+    assert list(table) == ["method", "dataset", "seed", "n", "accuracy", "low", "high", "ece"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_of_the_source_lies_in_the_folder(bench, tmp_path):
+    quick = {**QUICK, "epochs": 1, "shots": 1, "warmup_epochs": 0}
+    tables = [from_source(bench, "promptalign", ["sketch"], (1,), folder=tmp_path, recipe=quick, limit=2,
+                          progress=False, n_views=4) for _ in range(2)]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2              # MaPLe's prompts, and statistics
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_average():
     rows = [("coop", d, s, 100, b, 50, n, harmonic_mean(b, n)) for d, s, b, n in (
         ("x", 1, .8, .6), ("x", 2, .9, .5), ("y", 1, .6, .7), ("y", 2, .6, .9))]
@@ -115,4 +170,4 @@ def test_average():
 def test_every_trainable_method_has_a_seed():
     for name, method in mp.methods.REGISTRY.items():
         if method.recipe is not None:
-            assert "seed" in {f.name for f in dataclasses.fields(method.Config)}, name
+            assert "seed" in method.Config.model_fields, name

@@ -15,18 +15,13 @@ from minipsync.evaluation.records import RecordFile
 from minipsync.evaluation.results import compare, wilson
 from minipsync.evaluation.rows import COLUMNS
 from minipsync.methods import REGISTRY
-from minipsync.report import papers as module
 from minipsync.report.papers import TABLES, load_runs, report
-from minipsync.report.tables import published, to_csv, to_latex, to_markdown, to_text
+from minipsync.report.published import published
+from minipsync.report.writers import to_csv, to_latex, to_markdown, to_text
 
 MINI, FULL = "0123mini", "4567full"
 WORDS = {"n_ctx": 4, "init": "a photo of a"}              # of the CoOp that the tables print
 PARTS = [d for d in published("cross_dataset")["dataset"].unique() if d != "average"]
-
-
-@pytest.fixture(autouse=True)
-def fingerprint(monkeypatch):
-    monkeypatch.setattr(module, "load_clip", lambda name: type("Clip", (), {"fingerprint": MINI}))
 
 
 def rows(right, first=0, seconds=0.002):
@@ -161,11 +156,11 @@ def test_settings_are_told_apart(tmp_path):
     default = REGISTRY["promptsync"].Config()
     for steps, views in ((default.steps, 127), (2, 127), (2, 7)):
         write(tmp_path, "10", method="promptsync", steps=steps, n_views=views)
-    assert labels(tmp_path) == ["promptsync", "promptsync [steps=2, n_views=7]", "promptsync [steps=2]"]
-    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, seed=2)       # a seed more, nothing else
+    assert labels(tmp_path) == ["promptsync", "promptsync [n_views=7, steps=2]", "promptsync [steps=2]"]
+    write(tmp_path, "10", method="promptsync", n_views=7, steps=2, seed=2)       # a seed more, nothing else
     assert len(labels(tmp_path)) == 3
-    write(tmp_path, "10", method="promptsync", steps=2, n_views=7, code="new")
-    assert "promptsync [steps=2, n_views=7, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
+    write(tmp_path, "10", method="promptsync", n_views=7, steps=2, code="new")
+    assert "promptsync [n_views=7, steps=2, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
     write(tmp_path, "10", method="mine", parts=["a", "b"])                       # no defaults are known
     write(tmp_path, "10", method="mine", parts=["a"], image_seed=3)
     assert {"mine [parts=a b, image seed=0]", "mine [parts=a, image seed=3]"} <= set(labels(tmp_path))
@@ -233,7 +228,7 @@ def test_what_no_paper_printed_still_has_its_table(tmp_path):
     ("promptalign", {"steps": 2}, {}, "promptalign [steps=2]", "sketch", None),       # alone, and yet told
     ("promptalign", {"fine_grained": True}, {}, "promptalign [fine_grained=True]", "sketch", None),
     ("tpt", {"start": "coop"}, {}, "TPT+CoOp", "sketch", 49.29),
-    ("tpt", {"start": "coop", "steps": 2}, {}, "tpt [start=coop, steps=2]", "sketch", None),
+    ("tpt", {"start": "coop", "steps": 2}, {}, "tpt [steps=2, start=coop]", "sketch", None),
     ("coop", WORDS, {}, "CoOp", "sketch", 47.99),
     ("coop", {"n_ctx": 16, "init": None}, {}, "coop [n_ctx=16]", "sketch", None),
     ("maple", {}, {"model": "ViT-B-32/openai"}, "MaPLe (ViT-B-32/openai)", "sketch", None),
@@ -401,7 +396,7 @@ def test_base_to_novel_of_all_eleven_stands_beside_the_paper(tmp_path):
         [80, 82.28, 75.14, 78.55])
     assert row["novel_verdict"] == row["hm_verdict"] == "lower"
     row = cells(table, method="MaPLe", dataset="imagenet")
-    assert row[["novel", "novel_published", "base_verdict"]].tolist() == [60, 70.54, "tie"]
+    assert row[["novel", "novel_published", "base_verdict"]].tolist() == [60, 70.54, "not told apart"]
 
 
 # ---- settings, time, pairs --------------------------------------------------------------------------
@@ -415,7 +410,7 @@ def test_ablation_steps_and_views(tmp_path):
     runs = load_runs(tmp_path)
     table = report("ablation", runs, "mini")
     other = table[table["method"] == "mine"]              # of other fields, and of no known default
-    assert list(other["loss"]) == [False, True] and list(other["verdict"]) == ["reference", "tie"]
+    assert list(other["loss"]) == [False, True] and list(other["verdict"]) == ["reference", "not told apart"]
     assert other["steps"].isna().all() and str(table["steps"].dtype) == "Int64"
     table = table[table["method"] != "mine"]
     assert list(table["steps"]) == [1, 1, 2, 4] and list(table["n_views"]) == [7, 127, 127, 127]
@@ -485,7 +480,7 @@ def test_pairs_of_averaged_seeds(tmp_path):
     assert row[["a", "b", "n", "seeds_a", "seeds_b"]].tolist() == ["coop", "zero_shot", 4, 2, 1]
     assert row[["difference", "low", "high"]].tolist() == pytest.approx(
         [25, 100 * (0.25 - arm), 100 * (0.25 + arm)])
-    assert math.isnan(row["p"]) and row["verdict"] == "tie"
+    assert math.isnan(row["p"]) and row["verdict"] == "not told apart"
 
 
 def test_what_cannot_be_paired_is_told(tmp_path):

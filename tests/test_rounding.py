@@ -25,11 +25,12 @@ from rounding import (
     with_perturbed_weights,
 )
 
-from minipsync.clip.encoders import load_clip
 from minipsync.clip.text import pack_context, pack_texts
+from minipsync.clip.weights import load_clip
 from minipsync.methods import build
-from minipsync.methods.losses import take_views
-from minipsync.source.moments import SourceStatistics
+from minipsync.methods.tpt import take_views
+from minipsync.source.domain import SourceDomain
+from minipsync.source.moments import Moments
 
 CLIPS = {"tiny 0": lambda: load_clip(state_dict=tiny.tiny_state_dict(0), device="cpu"),
          "tiny 7": lambda: load_clip(state_dict=tiny.tiny_state_dict(7), device="cpu"),
@@ -123,8 +124,8 @@ def test_conditions_of_the_official_gradients(golden, name, n_images):
             golden.fill(method.learner, name)
         if name == "promptalign":
             scale = float(file["stats_scale"])
-            method.statistics = SourceStatistics(golden.draw(60, 4, 19, 192, scale=scale),
-                                                 golden.draw(61, 4, 19, 192, scale=scale).abs())
+            method.source = SourceDomain(Moments(golden.draw(60, 4, 19, 192, scale=scale),
+                                                 golden.draw(61, 4, 19, 192, scale=scale).abs()))
         return method
 
     if not n_images:

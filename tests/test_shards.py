@@ -129,6 +129,26 @@ def test_a_number_of_shards_that_is_none(number, tmp_path):
         shards(tmp_path, "0.tar", number=number)
 
 
+def test_a_number_of_shards_in_another_encoding(tmp_path):
+    with pytest.raises(ValueError, match="nshards.txt' is not UTF-8 text"):
+        (tmp_path / "nshards.txt").write_bytes("1".encode("utf-16"))
+        shards(tmp_path, "0.tar")
+
+
+def test_warnings_point_at_the_line_that_loads_the_pictures(tmp_path):
+    """What is left out, a class without pictures, names that are one text: of shards and of folders."""
+    shard(tmp_path / "shards/1.tar", [*members([0]), ("7.heic", b"x"), ("7.cls", b"0")])
+    class_folders(tmp_path / "folders", ["a", "b"])
+    (tmp_path / "folders/a/x.heic").touch()
+    (tmp_path / "folders/c").mkdir()
+    for load, path, names in ((mp.webdataset, "shards", ["ant", "Ant"]),
+                              (mp.folder, "folders", ["ant", "Ant", "c"])):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load(tmp_path / path, names)
+        assert len(said) == 3 and {w.filename for w in said} == {__file__}, [str(w.message) for w in said]
+
+
 def test_shards_that_cannot_be_read_in_the_folder(tmp_path):
     (tmp_path / "1.tar").symlink_to("nowhere.tar")
     (tmp_path / "._0.tar").write_bytes(b"a Mac wrote this")

@@ -10,7 +10,7 @@ from PIL import Image
 import minipsync as mp
 from minipsync.data import Dataset
 from minipsync.methods import REGISTRY, build
-from minipsync.source.moments import SourceStatistics
+from minipsync.source.domain import SourceDomain
 
 NAMES = ["cat", "sea horse", "kite"]
 FEW = {"n_views": 4, "selection": 0.5}
@@ -35,7 +35,7 @@ def made(name, clip):
     if name not in READY:
         READY[name] = build(name, clip, NAMES, **SETTINGS.get(name, {}))
         READY[name]._initial = None                              # no warning of prompts that were not trained
-        if READY[name].keeps:
+        if READY[name].needs:
             READY[name].prepare(source(), progress=False)
     return copy.deepcopy(READY[name])
 
@@ -48,8 +48,8 @@ def with_own_clip(name, clip):
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_moved_method_leaves_the_clip_to_the_others(name, tiny_clip):
     a, b = made(name, tiny_clip), made(name, tiny_clip)
-    if a.keeps:
-        setattr(b, a.keeps, getattr(a, a.keeps))                 # even the source's numbers are shared
+    if a.needs:
+        b.source = a.source                                      # even the source's numbers are shared
     before = b.predict(picture())
     assert a.to("meta") is a and a.device.type == "meta"
     assert tiny_clip.device.type == "cpu" and all(p.is_meta for p in a.parameters())
@@ -89,14 +89,14 @@ def test_a_clip_that_is_moved_leaves_its_methods(name, tiny_clip):
 @pytest.mark.parametrize("name", ["promptalign", "promptsync"])
 def test_what_is_kept_of_the_source_moves_and_must_be_there(name, tiny_clip):
     method = made(name, tiny_clip)
-    kept = getattr(method, method.keeps)
+    kept = method.source
     moved = kept.to("meta")
-    assert all(getattr(moved, t).is_meta and not getattr(kept, t).is_meta for t in kept.tensors)
+    assert all(x.is_meta for x in moved.tensors().values())
     assert moved.class_names == kept.class_names and moved.prompts == kept.prompts
     assert all(t.is_meta for t in method.to("meta").own_tensors())
-    assert not any(getattr(kept, t).is_meta for t in kept.tensors)
+    assert not any(x.is_meta for x in kept.tensors().values())
     other = made(name, tiny_clip)
-    setattr(other, {"promptalign": "_statistics", "promptsync": "prototypes"}[name], moved)
+    other._source = moved
     with pytest.raises(ValueError, match="is on 'meta' and its CLIP on 'cpu'"):
         other.predict(picture())
 
@@ -137,9 +137,9 @@ def test_copies(name, tiny_clip):
 
 def test_statistics_are_taken_to_where_the_method_is(tiny_clip):
     method = made("promptalign", tiny_clip)
-    given = SourceStatistics.collect(tiny_clip, method.learner, source(), progress=False)
-    method.statistics = given
-    assert method.statistics.means.device == method.device
+    given = SourceDomain.collect(tiny_clip, method.learner, source(), moments={}, progress=False)
+    method.source = given
+    assert method.source.moments.means.device == method.device
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -12,17 +12,19 @@ from safetensors.torch import save_file
 
 from minipsync.clip.text import pack_context
 from minipsync.data.dataset import Dataset
-from minipsync.methods.prompts import CoupledPrompt
-from minipsync.source.moments import FORMAT, RunningMoments, SourceStatistics, prompts_fingerprint
+from minipsync.methods import build
+from minipsync.methods.maple import CoupledPrompt
+from minipsync.methods.promptsync import source_samples
+from minipsync.source.domain import FORMAT, SourceDomain, prompts_fingerprint
+from minipsync.source.moments import Moments, RunningMoments
 from minipsync.source.prototypes import (
     PARTS,
     Prototypes,
-    SourceSampler,
     image_prototypes,
-    source_samples,
     text_prototypes,
     variant_prototypes,
 )
+from minipsync.source.sampler import SourceSampler
 from minipsync.views.crops import ViewConfig, content_seed, make_views
 
 NAMES = ["dog", "sunset", "turtle"]
@@ -48,7 +50,7 @@ def learner(tiny_clip):
 
 @pytest.fixture(scope="module")
 def statistics(tiny_clip, learner, dataset):
-    return SourceStatistics.collect(tiny_clip, learner, dataset, batch_size=3, progress=False)
+    return Moments.collect(tiny_clip, learner, dataset, batch_size=3, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +101,8 @@ def test_statistics_are_mean_and_biased_variance_of_the_block_inputs(tiny_clip, 
     for layer in range(4):
         tokens = inputs[layer].double()                                                            # (N, T, W)
         mean = sum(tokens) / len(tokens)
-        want = SourceStatistics(mean, sum((t - mean) ** 2 for t in tokens) / len(tokens))
-        close_moments(SourceStatistics(statistics.means[layer], statistics.variances[layer]), want, tiny_clip)
+        want = Moments(mean, sum((t - mean) ** 2 for t in tokens) / len(tokens))
+        close_moments(Moments(statistics.means[layer], statistics.variances[layer]), want, tiny_clip)
     assert statistics.means.shape == (4, 19, 192) and statistics.means.dtype == torch.float32
     same, seeing = statistics.variances[:3, -2:], statistics.variances[3, -2:]
     # the prompts of the first layers have not seen an image yet: they vary by rounding alone
@@ -110,33 +112,54 @@ def test_statistics_are_mean_and_biased_variance_of_the_block_inputs(tiny_clip, 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_statistics_do_not_depend_on_the_batch_size(tiny_clip, learner, dataset, statistics, batch_size):
-    again = SourceStatistics.collect(tiny_clip, learner, dataset, batch_size=batch_size, layers=2,
+    again = Moments.collect(tiny_clip, learner, dataset, batch_size=batch_size, layers=2,
                                      progress=False)
-    close_moments(again, SourceStatistics(statistics.means[:2], statistics.variances[:2]), tiny_clip)
+    close_moments(again, Moments(statistics.means[:2], statistics.variances[:2]), tiny_clip)
 
 
 def test_an_empty_source_set(tiny_clip, learner, dataset):
     with pytest.raises(ValueError, match="source set is empty"):
-        SourceStatistics.collect(tiny_clip, learner, dataset.subset([]), progress=False)
+        Moments.collect(tiny_clip, learner, dataset.subset([]), progress=False)
 
 
 # ---- files ----
-@pytest.fixture(params=["statistics", "prototypes"])
-def source(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture(scope="module", params=["moments", "prototypes"])
+def source(request, tiny_clip, learner, dataset):
+    how = {"moments": {"batch_size": 3}, "prototypes": {"n_views": 2, "batch_size": 6}}[request.param]
+    return SourceDomain.collect(tiny_clip, learner, dataset, progress=False, **{request.param: how})
 
 
 def test_save_and_load(tmp_path, tiny_clip, learner, source):
     path = source.save(tmp_path / "new" / "source.safetensors")
-    back = type(source).load(path, tiny_clip, learner, NAMES)
-    for name in source.tensors:
-        assert torch.equal(getattr(back, name), getattr(source, name))
+    back = SourceDomain.load(path, tiny_clip, learner, NAMES)
+    assert back.kind == source.kind and set(back.tensors()) == set(source.tensors())
+    for name, value in source.tensors().items():
+        assert torch.equal(back.tensors()[name], value)
     facts = ("class_names", "clip", "prompts", "source", "n_images")
     assert [getattr(back, f) for f in facts] == [NAMES, tiny_clip.fingerprint, prompts_fingerprint(learner),
                                                  "toys", 7]
     assert [f.name for f in path.parent.iterdir()] == ["source.safetensors"]            # no half-written file
-    if isinstance(source, Prototypes):
-        assert (back.variants, back.recipe) == (source.variants, source.recipe)
+    if source.prototypes is not None:
+        assert back.prototypes.variants == source.prototypes.variants
+        assert back.prototypes.recipe == source.prototypes.recipe
+
+
+def test_both_parts_in_one_file(tmp_path, tiny_clip, learner, dataset, statistics, prototypes):
+    both = SourceDomain.collect(tiny_clip, learner, dataset, moments={"batch_size": 3},
+                                prototypes={"n_views": 2, "batch_size": 6}, progress=False)
+    back = SourceDomain.load(both.save(tmp_path), tiny_clip, learner, NAMES)
+    assert back.kind == "moments and prototypes"
+    assert torch.equal(back.moments.means, statistics.means)
+    assert torch.equal(back.prototypes.cls, prototypes.cls)
+
+
+def test_a_folder_keeps_a_file_for_each_source(tmp_path, tiny_clip, learner, source, dataset):
+    names = {source.save(tmp_path).name, source.save(tmp_path).name}
+    assert len(names) == 1 and names.pop().startswith(f"{source.kind}_toys_")
+    other = SourceDomain.collect(tiny_clip, learner, dataset.subset([0, 1, 2]), progress=False,
+                                 **{source.kind: {}})
+    other.save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_file_for_others_is_refused(tmp_path, tiny_clip, learner, source):
@@ -151,46 +174,45 @@ def test_a_file_for_others_is_refused(tmp_path, tiny_clip, learner, source):
              ((tiny_clip, learner, NAMES[:2]), "of other classes")]
     for arguments, message in cases:
         with pytest.raises(ValueError, match="x.safetensors: source .*; compute .* method.prepare") as error:
-            type(source).load(path, *arguments)
+            SourceDomain.load(path, *arguments)
         assert message in str(error.value)
-    assert type(source).load(path).kind == kind                               # nothing asked, nothing refused
+    assert SourceDomain.load(path).kind == kind                               # nothing asked, nothing refused
 
 
-def test_a_file_of_the_other_kind_is_refused(tmp_path, statistics, prototypes):
-    path = prototypes.save(tmp_path / "p.safetensors")
-    with pytest.raises(ValueError, match="holds prototypes, expected source moments"):
-        SourceStatistics.load(path)
-    with pytest.raises(ValueError, match="holds moments, expected source prototypes"):
-        Prototypes.load(statistics.save(tmp_path / "s.safetensors"))
+def test_a_method_refuses_the_other_kind(tiny_clip, learner, source):
+    needs = {"moments": "promptsync", "prototypes": "promptalign"}[source.kind]
+    method = build(needs, tiny_clip, NAMES)
+    with pytest.raises(ValueError, match=f"this source has {source.kind}, expected {method.needs}"):
+        method.source = source
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_is_refused(tmp_path, tiny_clip, learner, statistics, bad):
     means = statistics.means.clone()
     means[1, 2, 3] = bad
-    path = SourceStatistics(means, statistics.variances, class_names=NAMES, clip=tiny_clip.fingerprint,
-                            prompts=prompts_fingerprint(learner)).save(tmp_path / "x.safetensors")
+    path = SourceDomain(Moments(means, statistics.variances), class_names=NAMES, clip=tiny_clip.fingerprint,
+                        prompts=prompts_fingerprint(learner)).save(tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="NaN or infinity.*prepare"):
-        SourceStatistics.load(path, tiny_clip, learner)
+        SourceDomain.load(path, tiny_clip, learner)
 
 
 def test_files_of_something_else(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(FileNotFoundError, match=r"x\.safetensors does not exist.*method\.prepare"):
-        SourceStatistics.load(path)
+        SourceDomain.load(path)
     path.write_bytes(b"not tensors at all")
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        SourceStatistics.load(path)
+        SourceDomain.load(path)
     save_file({"means": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="holds something else, expected source moments"):
-        SourceStatistics.load(path)
+        SourceDomain.load(path)
 
 
 def test_a_file_without_its_tensors_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"means": torch.zeros(2)}, path, {"format": FORMAT, "kind": "moments", "facts": json.dumps({})})
     with pytest.raises(ValueError, match="holds means, expected the moments means, variances"):
-        SourceStatistics.load(path)
+        SourceDomain.load(path)
 
 
 def test_prompts_fingerprint(tiny_clip, learner):
@@ -346,12 +368,13 @@ def test_source_samples_are_the_inputs_of_the_discrimination(tiny_clip, learner,
     assert gradient.shape == (2, 2, 128) and gradient.isfinite().all() and gradient.any()
 
 
-def test_what_is_of_another_source_or_other_pictures_is_not_found(tmp_path, tiny_clip, learner, statistics):
-    statistics.keep(tmp_path)
-    mine = {"source": statistics.source, "content": statistics.content}
+def test_what_is_of_another_source_or_other_pictures_is_not_found(tmp_path, tiny_clip, learner, source):
+    source.save(tmp_path)
+    mine = {"source": source.source, "content": source.content}
 
-    def found(**wanted):
-        return SourceStatistics.find(tiny_clip, learner, tmp_path, **wanted)
+    def found(kind=source.kind, **wanted):
+        return SourceDomain.find(tiny_clip, learner, kind, tmp_path, **wanted)
 
     assert found() and found(**mine) and found(**mine | {"content": ""})
     assert found(source="others") is None and found(**mine | {"content": "0123456789abcdef"}) is None
+    assert found({"moments": "prototypes", "prototypes": "moments"}[source.kind]) is None

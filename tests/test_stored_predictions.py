@@ -38,7 +38,7 @@ def picture(i):
 def predict(name, clip):
     """Logits [3, 5] of three pictures, with prompts as they start and a source of ten pictures."""
     method = build(name, clip, NAMES, **SETTINGS[name])
-    if method.keeps:
+    if method.needs:
         source = Dataset("toys", NAMES, [0, 1, 2, 3, 4] * 2, list("abcdefghij"), picture)
         method.prepare(source, progress=False)
     return method.predict([picture(i) for i in range(10, 13)])
@@ -65,7 +65,7 @@ def main():
     sys.path.insert(0, str(FILE.parent))
     import tiny_clip as tiny
 
-    from minipsync.clip.encoders import load_clip
+    from minipsync.clip.weights import load_clip
     torch.optim.AdamW = GradientDescent
     clip = load_clip(state_dict=tiny.tiny_state_dict(0), device="cpu")
     found = {name: [[float(f"{x:.7g}") for x in row] for row in predict(name, clip).tolist()]

@@ -10,8 +10,9 @@ from PIL import Image
 from rounding import U
 
 from minipsync import training
+from minipsync.data.few_shot import few_shot
 from minipsync.methods import build
-from minipsync.training import TrainConfig, TrainingImages, batches, few_shot, learning_rate, training_view
+from minipsync.training import TrainConfig, TrainingImages, batches, learning_rate, training_view
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
 
@@ -218,11 +219,11 @@ def test_update_is_sgd_with_coupled_decay():
 
 def test_bad_settings(tiny_clip):
     method = toy_method(tiny_clip)
-    with pytest.raises(ValueError, match="coop.fit: unknown setting .epoch.*mean .epochs.*batch_size"):
+    with pytest.raises(ValueError, match="fit: unknown setting .epoch.*mean .epochs.*batch_size"):
         method.fit(Toy(), epoch=3)
-    with pytest.raises(ValueError, match="epochs='3'.*expected int"):
+    with pytest.raises(ValueError, match="epochs='3'.*expected a whole number"):
         method.fit(Toy(), epochs="3")
-    with pytest.raises(ValueError, match="batch_size=0 does not fit; expected 1 or more"):
+    with pytest.raises(ValueError, match="batch_size=0 does not fit; expected a whole number, 1 or more"):
         method.fit(Toy(), batch_size=0)
     with pytest.warns(UserWarning, match="all warm-up"):
         method.fit(Toy(), epochs=1, shots=1, progress=False)

@@ -18,8 +18,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TV
 from torchvision.transforms.functional import pil_to_tensor
 
-from minipsync.views import augment
-from minipsync.views import crops as views
+from minipsync.views import augment, wordnet
 from minipsync.views.crops import (
     PROMPTSYNC_VIEWS,
     ViewConfig,
@@ -27,9 +26,9 @@ from minipsync.views.crops import (
     crop_boxes,
     make_views,
     resize_crops,
-    text_variants,
     working_copy,
 )
+from minipsync.views.wordnet import text_variants
 
 WHOLE = dict(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))    # the only crop of a square image is all of it
 
@@ -428,13 +427,13 @@ def no_nltk(monkeypatch):
     """`import nltk` fails, and nothing looked up before is remembered."""
     monkeypatch.setitem(sys.modules, "nltk", None)
     monkeypatch.setitem(sys.modules, "nltk.corpus", None)
-    views.wordnet_words.cache_clear()
+    wordnet.wordnet_words.cache_clear()
     yield
-    views.wordnet_words.cache_clear()
+    wordnet.wordnet_words.cache_clear()
 
 
 def test_the_shipped_words_need_no_nltk(no_nltk):
-    index = views.resources.files("minipsync") / "assets" / "mini" / "index.json"
+    index = wordnet.resources.files("minipsync") / "assets" / "mini" / "index.json"
     names = [c["name"] for c in json.loads(index.read_text("utf-8"))["classes"]]
     with warnings.catch_warnings(action="error"):
         variants = text_variants(names)
@@ -543,10 +542,10 @@ def wnids(tmp_path, monkeypatch):
     with warnings.catch_warnings(action="ignore"):                        # that it is in English only
         reader = WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)
     monkeypatch.setattr("nltk.corpus.wordnet", reader)
-    monkeypatch.setattr(views, "_shipped_words", dict)
-    views.wordnet_words.cache_clear()
+    monkeypatch.setattr(wordnet, "_shipped_words", dict)
+    wordnet.wordnet_words.cache_clear()
     yield ids
-    views.wordnet_words.cache_clear()
+    wordnet.wordnet_words.cache_clear()
 
 
 def test_words_of_nltk(wnids):

@@ -1,18 +1,20 @@
 """Class names and templates as packed tokens, ready for `Clip.encode_text`.
 
-CLIP's text tower is causal: what stands behind a token cannot change it. Two things follow, both exact:
-padding behind the end-of-text token (EOT) need not be computed, and what all texts start with (SOS, the
-learned context, the first template words) needs to be computed only once. So a list of texts is kept as
+In CLIP's text encoder no token sees what stands behind it. Without changing any result, the padding behind
+the end-of-text token (EOT) can therefore be left out, and what all texts begin with (the start token SOS, the
+learned context, the first words of a template) can be computed only once. A list of texts is kept as
 
-    [ shared prefix | suffix of text 0 | suffix of text 1 | ... ]           packed, N tokens in all
+    [ shared prefix | suffix of text 0 | suffix of text 1 | … ]           packed, N tokens in all
 
-where a suffix runs from the first token that differs to EOT: about 4.5 tokens for an ImageNet class where the
-usual batch has 77. Linear layers run on the packed tokens; attention gathers the suffixes into [U, S].
-Every layout of the context is the same packing, only with a shorter prefix (METHODS 5.2).
+where a suffix runs from the first token that differs between texts to EOT. For ImageNet's classes that is
+about 4.5 tokens each, where the usual batch has 77. Linear layers run on the packed tokens [N]; attention
+gathers the suffixes into [U, S], U different texts of at most S tokens. Wherever the context stands (METHODS
+5.2) the packing is the same, only the shared prefix is shorter.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -21,14 +23,16 @@ from torch import Tensor
 POSITIONS = ("end", "middle", "front")
 
 
-@lru_cache(maxsize=1)
+@cache
 def tokenizer() -> SimpleTokenizer:
-    """CLIP's byte-pair tokenizer: lower case, 49,408 tokens, SOS 49406, EOT 49407."""
+    """Return CLIP's byte-pair tokenizer, made once: lower case, 49,408 tokens, SOS 49406, EOT 49407."""
     return SimpleTokenizer()
 
 
 def tokenize(text: str) -> list[int]:
-    """SOS, the tokens of `text`, EOT: no padding, and nothing behind the first EOT (CLIP reads that one)."""
+    """Return the token ids of SOS, the text and EOT, without padding.
+
+    A text that contains an EOT of its own ends there, since CLIP reads the first one."""
     bpe = tokenizer()
     ids = [bpe.sot_token_id, *bpe.encode(text), bpe.eot_token_id]
     return ids[: ids.index(bpe.eot_token_id) + 1]
@@ -36,43 +40,46 @@ def tokenize(text: str) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class PackedText:
-    """C texts as N packed tokens: P shared ones, then the suffixes of the U different texts, each up to EOT.
+    """C texts as N packed tokens: P that all texts share, then U suffixes, one for each different text.
 
-    A token is fixed or a *slot*, whose embedding comes from the prompts. Equal texts share one suffix, so
-    their features are equal to the last bit; `row` gives each of the C texts its own row again.
+    A token is fixed, or it is a *slot*, whose embedding comes from the prompts. Equal texts share one suffix,
+    so their features are equal to the last bit; `row` gives each of the C texts its row again.
     """
 
-    class_names: tuple[str, ...]  # C, as they were given
-    texts: tuple[str, ...]  # C, as tokenized; a slot reads "X"
+    class_names: tuple[str, ...]  # C names as they were given
+    texts: tuple[str, ...]  # C texts as they were tokenized, with "X" for a slot
     ids: Tensor  # [N] token ids
-    positions: Tensor  # [N] place in the sentence, 0 = SOS
-    n_prefix: int  # P: packed tokens 0..P-1 are shared by all texts
-    n_slots: int  # S_l: slots that the prompts fill
-    slot_at: Tensor  # [K] packed tokens that are slots
+    positions: Tensor  # [N] place of the token in its text, 0 for SOS
+    n_prefix: int  # P: the packed tokens 0 … P-1 are shared by all texts
+    n_slots: int  # number of slots that the prompts fill
+    slot_at: Tensor  # [K] which packed tokens are slots
     slot_of: Tensor  # [K] which slot each of them is
-    pad: Tensor  # [U, S] packed token of every suffix place; behind EOT the EOT again (hidden by causality)
-    unpad: Tensor  # [N - P] place in the flattened [U * S] of every packed suffix token
-    eot: Tensor  # [U] packed token of the EOT
+    pad: Tensor  # [U, S] which packed token stands there; behind EOT, where nobody looks, EOT again
+    unpad: Tensor  # [N - P] where a packed suffix token stands in the flattened [U * S]
+    eot: Tensor  # [U] which packed token is a text's EOT
     row: Tensor  # [C] which of the U suffixes a text has
 
     @property
     def n_classes(self) -> int:
+        """C, the number of texts."""
         return len(self.texts)
 
     @property
     def length(self) -> int:
-        """Tokens of the longest text, SOS and EOT included."""
+        """Number of tokens of the longest text, SOS and EOT included."""
         return self.n_prefix + self.pad.shape[1]
 
     def to(self, device: torch.device | str) -> "PackedText":
-        """The same packing with its index tensors on `device`."""
+        """Return the same packing with its tensors on `device`."""
         if self.ids.device == torch.device(device):
             return self
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        tensors: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
     def inner_tokens(self) -> tuple[Tensor, Tensor]:
-        """Packed tokens strictly between SOS and EOT: index [C, T] (0 at pads) and mask [C, T] (bool)."""
+        """Return which packed tokens stand between SOS and EOT of each text.
+
+        The index is [C, T], T for the longest text; the mask [C, T] is False where a text is shorter."""
         device = self.ids.device
         prefix = torch.arange(1, self.n_prefix, device=device).expand(self.n_classes, -1)
         index = torch.cat([prefix, self.pad[self.row]], dim=1)[:, : self.length - 2]  # (C, T)
@@ -82,9 +89,9 @@ class PackedText:
 
 
 def pack_texts(texts: list[str], context_length: int = 77) -> PackedText:
-    """Pack finished sentences, such as a template with its names filled in: no slots.
+    """Pack finished sentences without slots, such as a template with class names filled in.
 
-    Raises ValueError if there is no text, or one has more than `context_length` tokens.
+    Raises ValueError if there is no text, or if one has more than `context_length` tokens.
     """
     texts = _listed(texts, "text")
     rows = [[(i, -1) for i in tokenize(text)] for text in texts]
@@ -97,13 +104,17 @@ def pack_texts(texts: list[str], context_length: int = 77) -> PackedText:
 
 def pack_context(class_names: list[str], n_ctx: int, *, tail: str = "", position: str = "end",
                  class_specific: bool = False, context_length: int = 77) -> PackedText:
-    """Pack "X ... X {tail} {name}." where the `n_ctx` words X are learnable slots (CoOp, arXiv:2109.01134).
+    """Pack "X … X {tail} {name}.", where the words X are learnable slots (CoOp, arXiv:2109.01134).
 
-    `tail` are fixed words between context and name (MaPLe: 2 slots, then "of a").
-    `position` of the name (METHODS 5.2): "end" = behind the slots; "front" = before them; "middle" = behind
-    n_ctx // 2 of them.
-    `class_specific`: every class has its own slots, slot = class * n_ctx + m; else all share 0..n_ctx-1.
-    Underscores in names are read as spaces. Equal names keep a row each.
+    class_names:    C names; underscores are read as spaces, and equal names keep a row each.
+    n_ctx:          number of words X.
+    tail:           fixed words between the slots and the name; MaPLe has 2 slots and then "of a".
+    position:       where the name stands (METHODS 5.2): at the "end" behind the slots, at the "front" before
+                    them, or in the "middle", behind n_ctx // 2 of them.
+    class_specific: give every class slots of its own, slot m of class c being c * n_ctx + m; otherwise all
+                    classes share the slots 0 … n_ctx - 1.
+    context_length: the most tokens that a text may have.
+
     Raises ValueError for an empty list or name, an unknown position, and a name too long for the context.
     """
     if position not in POSITIONS:
@@ -135,6 +146,7 @@ def pack_context(class_names: list[str], n_ctx: int, *, tail: str = "", position
 
 
 def _listed(texts: list[str], what: str) -> list[str]:
+    """Return the strings as a list. Raises ValueError for no list, an empty one, and what is no string."""
     if isinstance(texts, str) or not len(texts):
         raise ValueError(f"expected a list with at least one {what}, got {texts!r}")
     if wrong := [text for text in texts if not isinstance(text, str)]:
@@ -142,9 +154,10 @@ def _listed(texts: list[str], what: str) -> list[str]:
     return list(texts)
 
 
-def _pack(rows: list, class_names: list[str], texts: list[str], n_slots: int) -> PackedText:
-    """`rows`: the (token id, slot) pairs of every text, slot -1 for a fixed token."""
-    different: dict = {}
+def _pack(rows: list[list[tuple[int, int]]], class_names: list[str], texts: list[str],
+          n_slots: int) -> PackedText:
+    """Pack texts given as (token id, slot) pairs, with slot -1 for a fixed token."""
+    different: dict[tuple, int] = {}
     row = [different.setdefault(tuple(pairs), len(different)) for pairs in rows]
     tokens = list(different)  # U
     p, shortest = 0, min(map(len, tokens))
@@ -152,7 +165,9 @@ def _pack(rows: list, class_names: list[str], texts: list[str], n_slots: int) ->
         p += 1
     width = max(map(len, tokens)) - p
     ids, positions = list(tokens[0][:p]), list(range(p))
-    pad, unpad, eot = [], [], []
+    pad: list[list[int]] = []
+    unpad: list[int] = []
+    eot: list[int] = []
     for u, t in enumerate(tokens):
         start, n = len(ids), len(t) - p
         eot.append(start + n - 1)

@@ -1,13 +1,13 @@
-"""A CLIP's weights from whatever people have: one file, several, a folder; and what lies beside them.
+"""Reading a CLIP's weights in whatever form people have them: a file, several files with an index, a folder.
 
-`Found` says what was read: tensors under OpenAI's names, and what the files tell of the architecture.
+`Found` holds the tensors under OpenAI's names (layouts.py), and what the files tell of the architecture.
 """
 
 import hashlib
 import json
 import warnings
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ..files.paths import expand, read_text
-from ..files.tensors import check_file, is_safetensors, read_checkpoint, read_tensors, tensors_in
+from ..files.tensors import check_file, first_line, is_safetensors, read_checkpoint, read_tensors, tensors_in
 from .layouts import to_openai
 
 MINI_FORMAT = "minipsync-clip-1"
-# in a folder, the first of these that is there
+# what weights in a folder may be called; the first that is there is taken
 FILES = ("model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json",
          "pytorch_model.bin", "open_clip_pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -28,10 +28,12 @@ FILES = ("model.safetensors", "open_clip_model.safetensors", "model.safetensors.
 class Found:
     """Weights that were read.
 
-    state:      tensors by name: OpenAI's names, or, with a `config`, those of a mini file.
+    state:      tensors by name; OpenAI's names, or those of a mini file if there is a `config`.
     origin:     "openai", a tag of open_clip, or a file's name.
-    quick_gelu: the activation, where the files or the tag tell it, else None.
-    heads:      (of the image tower, of the text tower), None for OpenAI's 64 channels each.
+    config:     what a mini file says of its architecture (`new_model`).
+    quick_gelu: is the activation QuickGELU? None if neither the files nor a tag say so.
+    heads:      attention heads of (image encoder, text encoder); None for heads of 64 channels.
+    mean, std:  normalisation of the images; None for OpenAI's.
     """
 
     state: dict[str, Tensor]
@@ -39,39 +41,52 @@ class Found:
     config: dict | None = None
     quick_gelu: bool | None = None
     heads: tuple[int, int] | None = None
-    mean: list | None = field(default=None)
-    std: list | None = field(default=None)
+    mean: list | None = None
+    std: list | None = None
 
 
 def read_weights(path: str | Path, name: str) -> Found:
     """Read the weights of the CLIP `name` from a file, an index of several files, or a folder.
 
-    Raises FileNotFoundError where there is nothing, ValueError for what is damaged or of another layout."""
+    Raises FileNotFoundError if there are none, ValueError if they are damaged or of an unknown layout."""
     path = _file_in(expand(path))
-    if is_published(path):
-        state = _scripted(path) or tensors_in(read_checkpoint(path), path)
-        return Found(to_openai(state, str(path)), "openai", quick_gelu=True)
+    found = Found({}, path.name)
+    if _is_published(path):
+        found.origin, found.quick_gelu = "openai", True
     if path.name.endswith(".index.json"):
-        state = _shards(path)
+        state = _read_parts(path)
     elif is_safetensors(check_file(path, "weights of a CLIP")):
         state, metadata = read_tensors(path, "weights of a CLIP")
         if metadata.get("format") == MINI_FORMAT:
             return Found(state, path.name, json.loads(metadata["config"]))
-    elif (state := _scripted(path)) is not None:           # an archive as OpenAI's, of somebody's training
-        return Found(to_openai(state, str(path)), path.name, quick_gelu=True)
+    elif (scripted := _read_torchscript(path)) is not None:        # an archive in OpenAI's form
+        state, found.quick_gelu = scripted, True
     else:
         state = tensors_in(read_checkpoint(path), path)
-    found = Found(to_openai(state, str(path)), path.name)
-    _read_beside(path, found)
+    found.state = to_openai(state, str(path))
+    if found.quick_gelu is None:
+        _read_config_beside(path, found)
     if found.quick_gelu is None:
         _look_for_tag(path, name, found)
     return found
 
 
-def is_published(path: Path) -> bool:
-    """Is this one of OpenAI's files (ViT-B-16.pt)? Its sha256 is part of the address that open_clip knows.
+def _file_in(path: Path) -> Path:
+    """Return the path itself, or the file of weights in it if it is a folder."""
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    there = sorted(each.name for each in path.iterdir())[:8]
+    raise FileNotFoundError(f"the folder {path} has no weights; expected one of {', '.join(FILES)}, and it "
+                            f"has {', '.join(there) or 'nothing'}: name the file")
 
-    Raises ValueError for a file that only has the name of one."""
+
+def _is_published(path: Path) -> bool:
+    """Is this one of OpenAI's files (ViT-B-16.pt)? open_clip knows their addresses, which hold their sha256.
+
+    Raises ValueError for another file that has the name of one."""
     for model, tag in open_clip.list_pretrained():
         address = open_clip.get_pretrained_cfg(model, tag).get("url") or ""
         if tag == "openai" and address.endswith(f"/{path.name}"):
@@ -84,57 +99,44 @@ def is_published(path: Path) -> bool:
     return False
 
 
-def _file_in(path: Path) -> Path:
-    """The file itself, or the file of weights in a folder."""
-    if not path.is_dir():
-        return path
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    there = sorted(each.name for each in path.iterdir())[:8]
-    raise FileNotFoundError(f"the folder {path} has no weights; expected one of {', '.join(FILES)}, and it "
-                            f"has {', '.join(there) or 'nothing'}: name the file")
-
-
-def _shards(index: Path) -> dict[str, Tensor]:
-    """The tensors of all files that an index of transformers names."""
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Return the tensors of all the files that an index of transformers names."""
     try:
         files = sorted(set(json.loads(read_text(index))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is no index of weights ({error}); expected {{'weight_map': {{name: file}}"
                          "}") from None
-    state = {}
+    state: dict[str, Tensor] = {}
     for name in files:
         path = check_file(index.parent / name, f"a part of the weights that {index.name} names")
-        whole = is_safetensors(path)
-        state |= read_tensors(path)[0] if whole else tensors_in(read_checkpoint(path), path)
+        state |= read_tensors(path)[0] if is_safetensors(path) else tensors_in(read_checkpoint(path), path)
     return state
 
 
-def _scripted(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a TorchScript archive, as OpenAI's files are; None for other files."""
+def _read_torchscript(path: Path) -> dict[str, Tensor] | None:
+    """Return the tensors of a TorchScript archive, as OpenAI's files are; None for other files."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
         if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.load")       # of another category by version
+        warnings.filterwarnings("ignore", message=".*torch.jit.load")     # its category differs by version
         try:
             return torch.jit.load(path, map_location="cpu").state_dict()
         except RuntimeError as error:
-            raise ValueError(f"{path} is a damaged TorchScript archive ({str(error).splitlines()[0]}); fetch "
+            raise ValueError(f"{path} is a damaged TorchScript archive ({first_line(error)}); fetch "
                              "it again") from None
 
 
-def _read_beside(path: Path, found: Found) -> None:
-    """Activation and heads from the config.json of transformers, or open_clip's, beside the weights."""
+def _read_config_beside(path: Path, found: Found) -> None:
+    """Take over what the config of open_clip or transformers beside the weights says."""
     try:
         if (file := path.parent / "open_clip_config.json").is_file() and path.name.startswith("open_clip"):
             about = json.loads(read_text(file))
             found.quick_gelu = bool(about["model_cfg"].get("quick_gelu", False))
-            found.mean = about.get("preprocess_cfg", {}).get("mean")
-            found.std = about.get("preprocess_cfg", {}).get("std")
+            pictures = about.get("preprocess_cfg", {})
+            found.mean, found.std = pictures.get("mean"), pictures.get("std")
         elif ((file := path.parent / "config.json").is_file()
               and path.name.startswith(("model", "pytorch_model"))):
             about = json.loads(read_text(file))
@@ -148,8 +150,8 @@ def _read_beside(path: Path, found: Found) -> None:
 
 
 def _look_for_tag(path: Path, name: str, found: Found) -> None:
-    """What open_clip knows of the tag of these weights, if the path has it in its name."""
-    def plain(text):
+    """Take over what open_clip knows of a tag of the model `name`, if the path has the tag in it."""
+    def plain(text: str) -> str:
         return text.lower().replace("-", "_")
 
     words = plain(str(path.absolute()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from .content import Place, of_files
@@ -14,31 +15,31 @@ TEMPLATE = "a photo of a {}."
 
 
 class Dataset:
-    """A labelled list of pictures.
+    """A labelled list of n pictures of C classes; `dataset[i]` is (PIL image in RGB, label).
 
-    name:        the data set's name.
-    split:       "train" or "test".
-    class_names: list of C names in label order.
-    labels:      int array [n], each 0 … C - 1.
-    ids:         n strings that name each picture for good.
-    read:        index -> PIL image in RGB; None: what lies at `places`.
-    templates:   sentences with one {}; the papers use the first for zero-shot CLIP on this data set.
-    places:      where the bytes of each picture lie (content.Place), if they are made of files.
-    fingerprint: 16 hex digits that follow the pictures' content: of their files as they are now (content.py),
-                 else what the constructor was given, "" if nothing.
-    origin:      "mini", "full", "partial" (an incomplete copy of one of the full benchmark) or "own"; "" if
-                 nobody said so. Decides what a number measured on it may be compared with.
-    left_out:    list of (name, reason, label or None, number): what might be expected in the set, and is not.
-
-    whole:       of one of the `halves`: the labels of the whole data set, and this half's places in it.
+    name:        the data set's name in tables and records.
+    class_names: list of C names in the order of the labels.
+    labels:      whole numbers [n], each 0 … C - 1.
+    ids:         n strings that name the pictures for good, the same in every run and every subset.
+    read:        function from an index to a PIL image in RGB; None to read what lies at `places`.
+    templates:   sentences with {} for the class name; the papers use the first for zero-shot CLIP.
+    split:       "train", "val" or "test".
+    fingerprint: 16 hex digits that follow the pictures' content. Of pictures in files they are computed, from
+                 the files as they are now (content.py); of others they are what is given here.
+    origin:      "mini", "full", "partial" (an incomplete copy of a data set of the full benchmark), "own", or
+                 "" if nobody said so. It decides what a number may be compared with.
+    places:      where the bytes of each picture lie, if the pictures are in files.
+    left_out:    what one might expect in the set and what is not, with the reason.
+    whole:       only for one of the `halves`: (labels of the whole data set, places of this half's pictures
+                 in it).
 
     Raises ValueError for labels that do not fit the ids or the class names.
     """
 
     whole: tuple[np.ndarray, list[int]] | None = None
 
-    def __init__(self, name: str, class_names: Sequence[str], labels, ids: Sequence[str],
-                 read: Callable[[int], Image.Image] | None, templates: Sequence[str] = (TEMPLATE,),
+    def __init__(self, name: str, class_names: Sequence[str], labels: ArrayLike, ids: Sequence[str],
+                 read: Callable[[int], Image.Image] | None, templates: str | Sequence[str] = (TEMPLATE,),
                  split: str = "test", fingerprint: str = "", origin: str = "",
                  places: Sequence[Place] | None = None, left_out: Sequence[LeftOut] = ()):
         self.name, self.split, self.origin, self._given = name, split, origin, fingerprint
@@ -46,7 +47,7 @@ class Dataset:
         self.class_names, self.left_out = list(class_names), list(left_out)
         self.templates = [templates] if isinstance(templates, str) else list(templates)
         self.labels, self._ids = np.asarray(labels), list(ids)
-        self.reader = ReadPlaces(self.places) if read is None else read
+        self.reader = ReadPlaces(self.places or ()) if read is None else read
         if self.labels.size and self.labels.dtype.kind not in "iu":
             raise ValueError(f"data set {name!r}: labels are {self.labels.dtype}, first {self.labels[0]!r}; "
                              "expected whole numbers, places in class_names")
@@ -61,6 +62,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
+        """16 hex digits that follow the pictures' content, or "" if nothing is known of it."""
         return self._given if self.places is None else of_files(self._ids, self.labels, self.places)
 
     def __len__(self) -> int:
@@ -71,11 +73,11 @@ class Dataset:
         return self.reader(i), int(self.labels[i])
 
     def image_id(self, i: int) -> str:
-        """The name of picture i, the same in every run and every subset."""
+        """Return the name of picture i, the same in every run and every subset."""
         return self._ids[i]
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The pictures `indices`, with the same classes and labels."""
+        """Return the pictures at `indices` as a data set with the same classes and labels."""
         rows = [range(len(self))[int(i)] for i in indices]
         ids = [self._ids[i] for i in rows]
         places = None if self.places is None else [self.places[i] for i in rows]
@@ -84,19 +86,19 @@ class Dataset:
                        self._given, self.origin, places, self.left_out)
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
-        """Only the pictures of `classes`, relabelled 0 … in that order (base, novel: METHODS 3.5)."""
+        """Return only the pictures of `classes`, which get the labels 0, 1, … in that order (METHODS 3.5)."""
         new = {int(c): i for i, c in enumerate(classes)}
-        rows = [i for i, label in enumerate(self.labels) if int(label) in new]
-        part = self.subset(rows)
+        part = self.subset([i for i, label in enumerate(self.labels) if int(label) in new])
         part.class_names = [self.class_names[c] for c in new]
         part.labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
-        part.left_out = [each._replace(label=new.get(each.label)) for each in self.left_out
-                         if each.label is None or each.label in new]
+        part.left_out = [each if each.label is None else each._replace(label=new[each.label])
+                         for each in self.left_out if each.label is None or each.label in new]
         return part
 
     def halves(self) -> tuple[Dataset, Dataset]:
-        """Base and novel: the first half of the classes (the larger where their number is odd) and the rest,
-        each with labels from 0 (METHODS 3.5)."""
+        """Return the base classes and the novel ones, each with labels from 0 (METHODS 3.5).
+
+        Base is the first half of the classes, and has one more where their number is odd."""
         n, border = len(self.class_names), (len(self.class_names) + 1) // 2
         base, novel = self.of_classes(range(border)), self.of_classes(range(border, n))
         base.whole = self.labels, np.flatnonzero(self.labels < border).tolist()
@@ -105,7 +107,7 @@ class Dataset:
 
     @property
     def accounts(self) -> dict:
-        """{"found": how many pictures there are, used or not, "left_out": {reason: how many}}."""
+        """{"found": number of pictures, used or not, "left_out": {reason: number}}."""
         unused = sum(each.number for each in self.left_out if each.reason not in NOT_PICTURES)
         return {"found": len(self) + unused, "left_out": count_reasons(self.left_out)}
 

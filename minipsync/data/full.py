@@ -4,26 +4,28 @@ Names are those of the mini benchmark where both have a data set, else CoOp's.
 """
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 from ..files.paths import expand
+from ..settings import did_you_mean
 from .dataset import Dataset
 from .imagenet import FOLDERS, load_folders
-from .own import own_or_half, split_half
+from .own import own_or_half
 from .splits import PARTS, SPLITS, load_split
 
-BASE_TO_NEW = {"epochs": 5, "lr": 0.0035}          # MaPLe's training for its base-to-new tables, depth 9
 ROOT = "MINIPSYNC_ROOT"                            # environment variable that stands for `root`
 
 
 class Full:
-    """The full benchmark's data sets and OpenAI's CLIP.
+    """The full benchmark's data sets.
 
-    root:    the folder that holds them all; by default what the environment variable MINIPSYNC_ROOT says.
-    partial: go on, with a warning, where classes or pictures are missing; otherwise that is an error, since
-             numbers of an incomplete copy are not the papers'.
+    root:    the folder that holds all the data sets; by default what the environment variable MINIPSYNC_ROOT
+             says.
+    partial: only warn where classes or pictures are missing. By default that is an error, since numbers of an
+             incomplete copy are not the papers'.
+
+    Raises FileNotFoundError if there is no folder `root`.
     """
 
     name = "full"
@@ -37,20 +39,22 @@ class Full:
                                     "'imagenet', 'caltech-101' and so on")
 
     def dataset(self, name: str, split: str = "test") -> Dataset:
-        """The data set `name`, a half of it ("dtd_base", "dtd_novel"), or one's own: "folder:/path"
-        (`folder`) and "wds:/path" (`webdataset`).
+        """Return a data set.
 
-        split: "test", "train" (imagenet, the transfer sets) or "val" (the transfer sets). ImageNet's test
-        split is its validation set, as in all the papers; one's own data are what the path holds, whatever
-        the split is called. Raises ValueError for an unknown name or split and for a copy that is not as
-        published, FileNotFoundError for one that is not there, with where it should be.
+        name:  one of `names`, a half of one ("dtd_base", "dtd_novel"), or your own pictures: "folder:/path"
+               (`folder`) or "wds:/path" (`webdataset`).
+        split: "test", "train" (imagenet and the transfer sets) or "val" (the transfer sets). ImageNet's test
+               split is its validation set, as in all the papers. Your own pictures are all that the path
+               holds, whatever the split is called.
+
+        Raises ValueError for an unknown name or split and for a copy that is not as published, and
+        FileNotFoundError, with where it should be, for one that is not there.
         """
         if (data := own_or_half(self, name, split)) is not None:
             return data
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, 1)
-            raise ValueError(f"unknown data set {name!r}{f', did you mean {close[0]!r}?' if close else ''}; "
-                             f"expected one of: {', '.join(self.names)}, 'folder:/path' or 'wds:/path'")
+            raise ValueError(f"unknown data set {name!r}; expected one of: {', '.join(self.names)}, "
+                             f"'folder:/path' or 'wds:/path'.{did_you_mean(name, self.names)}")
         splits = FOLDERS[name].places if name in FOLDERS else PARTS
         if split not in splits:
             raise ValueError(f"data set {name!r} has no split {split!r}, "
@@ -60,30 +64,3 @@ class Full:
                              f"root='/path'), --root /path, or the environment variable {ROOT}")
         load = load_folders if name in FOLDERS else load_split
         return load(name, split, self.root, self.partial)
-
-    @staticmethod
-    def settings(method: str, dataset: str | None = None) -> dict:
-        """What differs from the defaults of `method`, which are those for ImageNet, on `dataset`.
-
-        The ten transfer sets are the papers' fine-grained ones: other rates (PromptAlign), AugMix (TPT).
-        "maple.fit" and so on name the settings of training: on a base half MaPLe's are those of its
-        base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
-        """
-        stem, half = split_half(dataset or "")
-        half = half if stem in Full.names else ""
-        if method.endswith(".fit"):
-            base = BASE_TO_NEW if half else {}
-            return {"maple.fit": base, "coop.fit": {"epochs": 200} if stem in SPLITS else {}}.get(method, {})
-        if method == "maple":
-            return {"depth": 9} if half else {}
-        if method == "zero_shot":                          # base to novel: the data set's own template
-            return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
-        from ..methods import REGISTRY  # here, so that pictures can be had without torch models
-        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "__dataclass_fields__", {})
-        switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
-        return {switch: True} if switch and stem in SPLITS else {}
-
-    def clip(self, name: str = "ViT-B-16", **settings):
-        """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
-        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
-        return load_clip(name, **settings)

@@ -1,38 +1,34 @@
 """ImageNet, its four variants and PUG-ImageNet: one folder of pictures for each class (METHODS 3.1 to 3.3).
 
-A label comes from what a folder is called, a WordNet id or a number, never from its place in a listing: as
-text, "10" comes before "2", and code that numbers ImageNetV2's folders as they are listed scores near 0 %
-(METHODS 6.7). PUG alone is numbered by its sorted folders, as PromptAlign does. Class names are those of
-CLIP's notebook.
+The label follows from what a folder is called, a WordNet id or a number, never from its place in a listing.
+As text, "10" comes before "2", and code that numbers ImageNetV2's folders as they are listed scores near 0 %
+(METHODS 6.7). Only PUG's labels are the places of its sorted folders, as in PromptAlign. Class names are
+those of CLIP's notebook.
 """
-from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from .checks import find_folder, fingerprint, settle, some
+from ..files.lines import read_folder_names
+from .checks import find_folder, settle, some
 from .content import Place
 from .dataset import Dataset
+from .imagenet_classes import imagenet_classes
 from .listing import MISSING, LeftOut, is_hidden, list_pictures, tell_left_out
-from .names import read_folder_names
-
-CLASSES = Path(__file__).resolve().parent.parent / "assets/imagenet_classes.txt"
-NAMES = "571ae1c583b4be7d"                         # fingerprint of CLIP's 1000 names (METHODS 3.2)
 
 
 @dataclass(frozen=True)
 class Folders:
     """Where a data set lies below the root and what it must hold."""
 
-    places: dict[str, tuple[str, ...]]             # split: folders, the first that exists is taken
-    home: str                                      # who gives it out
-    sizes: dict[str, int] = field(default_factory=dict)    # split: number of pictures, where a source says
-    classes: str = "all"                           # all 1000, the 200 of "a" or "r", or PUG's own "pug"
-    numbers: bool = False                          # folders are called 0 … 999, not by WordNet ids
-    each: int | None = None                        # test pictures of every class, where that is one number
+    places: dict[str, tuple[str, ...]]             # {split: folders}; the first that exists is taken
+    home: str                                      # who gives the data set out
+    sizes: dict[str, int] = field(default_factory=dict)    # {split: number of pictures}, where known
+    classes: str = "all"                           # all 1000, the 200 of "a" or of "r", or PUG's own: "pug"
+    numbers: bool = False                          # are the folders called 0 … 999, not by WordNet ids?
+    each: int | None = None                        # test pictures of every class, where all have as many
 
 
 PUG = {"worlds": "Worlds", "camera_yaw": "Camera_Yaw", "camera_pitch": "Camera_Pitch",
@@ -62,28 +58,11 @@ FOLDERS = {
 }
 
 
-@cache
-def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[int, ...]]]:
-    """The 1000 WordNet ids in order, their class names, and the indices of the 200 classes of "a" and "r".
-
-    The ids are timm's, copied into the package; the names are open_clip's. Raises RuntimeError if open_clip
-    has changed them.
-    """
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # here, because open_clip loads torch models
-    if (found := fingerprint(IMAGENET_CLASSNAMES)) != NAMES:
-        raise RuntimeError("open_clip's IMAGENET_CLASSNAMES are not the names of CLIP's notebook "
-                           f"(fingerprint {found}, expected {NAMES}); install open_clip_torch 3.3.0, "
-                           "which has them")
-    rows = [line.split() for line in CLASSES.read_text(encoding="utf-8").splitlines()]
-    part = {key: tuple(i for i, row in enumerate(rows) if key in row[1:]) for key in ("a", "r")}
-    return tuple(row[0] for row in rows), tuple(IMAGENET_CLASSNAMES), {"all": tuple(range(len(rows))), **part}
-
-
 def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Dataset:
-    """The data set `name` of `FOLDERS`; ids are "folder/file".
+    """Return the data set `name` of `FOLDERS` from below `root`; ids are "folder/file".
 
-    Raises FileNotFoundError if it is not below `root`, ValueError for folders that belong to another data set
-    and, unless `partial`, for classes or pictures that are missing or too many.
+    Raises FileNotFoundError if it is not there, ValueError for folders that belong to another data set and,
+    unless `partial`, for classes or pictures that are missing or too many.
     """
     spec = FOLDERS[name]
     base = find_folder(root, spec.places[split], name, spec.home)
@@ -110,14 +89,14 @@ def load_folders(name: str, split: str, root: Path, partial: bool = False) -> Da
 
 
 def _classes(spec: Folders) -> tuple[list[str], list[str]]:
-    """Folder names in label order, and the class names."""
+    """Return the folders' names in the order of the labels, and the class names."""
     wnids, names, part = imagenet_classes()
     chosen = part[spec.classes]
     return [str(i) if spec.numbers else wnids[i] for i in chosen], [names[i] for i in chosen]
 
 
 def _pug_classes(base: Path, folders: list[str]) -> tuple[list[str], list[str]]:
-    """The sorted folders, and what classnames.txt beside the variants calls them ("folder name words")."""
+    """Return the sorted folders, and their class names from classnames.txt beside PUG's variants."""
     file = base.parent / "classnames.txt"
     if not file.is_file():
         raise FileNotFoundError(f"expected PUG's class names in {str(file)!r}, a line 'folder name words' "
@@ -130,7 +109,7 @@ def _pug_classes(base: Path, folders: list[str]) -> tuple[list[str], list[str]]:
     return folders, [names[f] for f in folders]
 
 
-def _refuse_others(name: str, base: Path, folders: list[str], label: dict[str, int]):
+def _refuse_others(name: str, base: Path, folders: list[str], label: dict[str, int]) -> None:
     """Raise ValueError for folders that are no class of this data set, and for pictures without folders."""
     if not folders and (loose := list_pictures(base)[0]):
         raise ValueError(f"{str(base)!r} holds {len(loose)} pictures without class folders; expected a "
@@ -143,7 +122,7 @@ def _refuse_others(name: str, base: Path, folders: list[str], label: dict[str, i
 
 
 def _missing(name: str, split: str, found: dict[str, list[str]], keys: list[str]) -> list[str]:
-    """In words, what differs from the published data set."""
+    """Return in words what differs from the published data set."""
     spec, problems = FOLDERS[name], []
     wanted, total = PUG_CLASSES if spec.classes == "pug" else len(keys), sum(map(len, found.values()))
     absent, empty = [key for key in keys if key not in found], [key for key in found if not found[key]]

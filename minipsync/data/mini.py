@@ -22,7 +22,7 @@ from PIL import Image
 from ..files.paths import read_text
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
-from .own import own_or_half, split_half
+from .own import own_or_half
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
@@ -211,21 +211,3 @@ class Mini:
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
                        [label[row] for *_, row in images], [key for key, *_ in images],
                        ReadScenes(self, images, scene), templates, split, _fingerprint(), "mini")
-
-    @staticmethod
-    def settings(method: str, dataset: str | None = None) -> dict:
-        """What differs from the paper's settings of `method` on these small pictures.
-
-        "coop.fit", "maple.fit" and so on name the settings of training, which are others on `imagenet` than
-        on a transfer set, as in the papers; nothing else depends on `dataset`. {} where nothing differs.
-        Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
-        """
-        chosen = json.loads(read_text(ASSETS / "settings.json"))
-        own = chosen.get(f"{method} transfer") if split_half(dataset or "")[0] in TRANSFER else None
-        found = own or chosen.get(method, {})
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-
-    def clip(self, **settings):
-        """The mini CLIP; settings go to `load_clip` (precision, device)."""
-        from ..clip.encoders import load_clip  # here, so that pictures can be had without torch models
-        return load_clip("mini", **settings)

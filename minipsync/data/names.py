@@ -1,26 +1,28 @@
-"""Class names: where those of a folder come from, and what CLIP makes of them.
+"""Class names: where a folder's names come from, and warnings where CLIP can make nothing of them.
 
-CLIP sees a name as tokens: in lower case, with spaces, entities and accents cleaned up. Two names that are
-one text to it cannot be told apart, and a number or an identifier says nothing.
+CLIP sees a name as tokens, in lower case, with spaces, entities and accents cleaned up. Two names that become
+the same tokens cannot be told apart, and a number or an identifier says nothing.
 """
-from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .checks import read_lines, some
+from ..files.lines import read_folder_names
+from .checks import some
+from .imagenet_classes import imagenet_classes
 
 WORDNET = re.compile(r"n\d{8}")
 NUMBERED = re.compile(r"(?:\d+|n\d{8})[\W_]+.*[^\W\d_]")     # "001.Black_footed_Albatross"
 
 
 # ---- any class names ---------------------------------------------------------------------------------
-def check_class_names(names) -> list[str]:
-    """A list of strings that say something, or TypeError / ValueError that names the bad entry."""
+def check_class_names(names: Any) -> list[str]:
+    """Return the names as a list. Raises TypeError for no list, ValueError for an entry that is no name."""
     if isinstance(names, (str, Mapping, set, frozenset)) or not hasattr(names, "__iter__"):
         order = ", whose order says the labels" * isinstance(names, (Mapping, set, frozenset))
         raise TypeError(f"class_names={names!r} is a {type(names).__name__}; expected a list of "
@@ -35,11 +37,12 @@ def check_class_names(names) -> list[str]:
 
 
 def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) -> None:
-    """Warn of names that are one text to CLIP: a picture of the second class counts as wrong."""
-    from ..clip.text import tokenize  # here, so that pictures can be had without torch models
+    """Warn of names that become the same text for CLIP: pictures of the second class then count as wrong."""
+    import open_clip  # here, so that pictures can be had without torch models
+    rows = open_clip.tokenize([name.replace("_", " ").strip() for name in names], context_length=256).tolist()
     texts: dict[tuple, list[str]] = {}
-    for name in names:
-        texts.setdefault(tuple(tokenize(name.replace("_", " ").strip())), []).append(name)
+    for name, ids in zip(names, rows, strict=True):          # CLIP reads to the first end token, the top id
+        texts.setdefault(tuple(ids[:ids.index(max(ids))]), []).append(name)
     if twins := [same for same in texts.values() if len(same) > 1]:
         said = "; ".join(" and ".join(map(repr, same)) for same in twins[:3])
         of = f" of {where!r}" * bool(where)
@@ -50,15 +53,12 @@ def warn_of_twins(names: Sequence[str], where: str = "", stacklevel: int = 3) ->
 
 def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: int = 3) -> None:
     """Warn of class names that say nothing to CLIP: numbers, identifiers, one word with a number each."""
-    def wordless(name):
-        return any(c.isdigit() for c in name) and not any(c.isalpha() for c in name)
-
-    bare = [name for name in names if WORDNET.fullmatch(name) or name.isdecimal()]
     if not names:
         return
+    bare = [name for name in names if WORDNET.fullmatch(name) or name.isdecimal()]
     stems = {re.sub(r"\d+", "", name).casefold() for name in names}
-    alike = len(names) > 1 and len(stems) == 1            # "class_0", "class_1", …
-    if alike or all(map(wordless, names)):
+    alike = len(names) > 1 and len(stems) == 1               # "class_0", "class_1", …
+    if alike or all(map(_is_wordless, names)):
         bare = list(names)
     if bare:
         told = f"{some(bare)} are numbers or identifiers"
@@ -72,32 +72,40 @@ def warn_of_no_words(names: Sequence[str], where: str, mend: str, stacklevel: in
                   f"{text}", stacklevel=stacklevel)
 
 
+def _is_wordless(name: str) -> bool:
+    """Has the name digits and no letter?"""
+    return any(c.isdigit() for c in name) and not any(c.isalpha() for c in name)
+
+
 def _number_parts(name: str) -> list:
-    """What sorts "class 10" behind "class 2"."""
+    """Return a key that sorts "class 10" behind "class 2"."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def empty_classes(data) -> list[str]:
-    """The names of the classes of which a data set has no picture."""
+def empty_classes(data: Any) -> list[str]:
+    """Return the names of the classes of which a data set has no picture."""
     counts = np.bincount(np.asarray(data.labels, dtype=np.int64), minlength=len(data.class_names))
     return [name for name, n in zip(data.class_names, counts, strict=True) if not n]
 
 
-def warn_of_empty(data, where: str, stacklevel: int = 3) -> None:
-    """Warn of classes without a picture: they stay classes, which pictures of others can be taken for."""
+def warn_of_empty(data: Any, where: str, stacklevel: int = 3) -> None:
+    """Warn of classes without a picture: pictures of other classes can still be taken for them."""
     if empty := empty_classes(data):
         warnings.warn(f"{len(empty)} of the {len(data.class_names)} classes of {where!r} have no picture: "
                       f"{some(empty)}. They stay classes that can be predicted", stacklevel=stacklevel)
 
 
 # ---- those of a folder of class folders --------------------------------------------------------------
-def folder_names(root: Path, folders: list[str], given) -> list[str]:
-    """Class names in the order of `folders`: those given, else of classnames.txt, else of the folders."""
+def folder_names(root: Path, folders: list[str], given: Any) -> list[str]:
+    """Return the class names of `folders`: those given, else those of classnames.txt, else the folders' own.
+
+    given: a list in the order of `folders`, a dict {folder: name}, or None.
+    Raises TypeError and ValueError for names that do not fit the folders."""
     listed = root / "classnames.txt"
     if given is None and listed.is_file():
-        given = _of_file(listed, folders)
+        given = _names_in_file(listed, folders)
     if given is None:
-        return _of_folders(root, folders)
+        return _names_of_folders(root, folders)
     if isinstance(given, Mapping):
         if missing := [f for f in folders if f not in given]:
             raise ValueError(f"no class name for the folder{'s' * (len(missing) > 1)} "
@@ -117,7 +125,7 @@ def folder_names(root: Path, folders: list[str], given) -> list[str]:
 
 
 def _warn_of_order(root: Path, folders: list[str], names: list[str]) -> None:
-    """Warn where a list of names meets folders 0, 1, … that text sorts otherwise: which order is meant?"""
+    """Warn of a list of names for folders 0, 1, … whose order as text is not that of the numbers."""
     if not all(map(str.isdecimal, folders)) or len(names) != len(folders):
         return
     numbers = sorted(map(int, folders))
@@ -128,22 +136,8 @@ def _warn_of_order(root: Path, folders: list[str], names: list[str]) -> None:
                       "{folder: name} to be sure", stacklevel=4)
 
 
-def read_folder_names(file: Path) -> dict[str, tuple[str, int]]:
-    """{folder: (name, number of the line)} of the lines "folder name words" of a file; blank lines are none.
-
-    Raises ValueError for a line without a name, and for a second line of one folder."""
-    names: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(read_lines(file), 1):
-        words = re.split(r"[ \t]+", line.strip(), maxsplit=1)
-        if words != [""]:
-            if len(words) == 1 or words[0] in names:
-                raise ValueError(f"line {number} of {str(file)!r} is {line!r}; expected 'folder name', once "
-                                 "for each folder")
-            names[words[0]] = words[1], number
-    return names
-
-
-def _of_file(file: Path, folders: list[str]) -> dict[str, str]:
+def _names_in_file(file: Path, folders: list[str]) -> dict[str, str]:
+    """Return {folder: name} of classnames.txt. Raises ValueError for a line of no folder that is there."""
     names = read_folder_names(file)
     for folder, (name, number) in names.items():
         if folder not in folders:
@@ -153,18 +147,16 @@ def _of_file(file: Path, folders: list[str]) -> dict[str, str]:
     return {folder: name for folder, (name, _) in names.items()}
 
 
-def _of_folders(root: Path, folders: list[str]) -> list[str]:
-    """The folders' own names, underscores as spaces; those of ImageNet's WordNet ids from its table."""
+def _names_of_folders(root: Path, folders: list[str]) -> list[str]:
+    """Return the folders' own names with spaces for underscores, or ImageNet's names for its WordNet ids."""
     if all(map(WORDNET.fullmatch, folders)):
-        from .imagenet import imagenet_classes  # here, because open_clip loads torch models
-        wnids, names, _ = imagenet_classes()
-        known = dict(zip(wnids, names, strict=True))
+        wnids, words, _ = imagenet_classes()
+        known = dict(zip(wnids, words, strict=True))
         if known.keys() >= set(folders):
             warnings.warn(f"the class folders of {str(root)!r} are WordNet ids: they got ImageNet's class "
                           f"names ({folders[0]} is {known[folders[0]]!r}). Say class_names or write "
                           "classnames.txt for others", stacklevel=4)
             return [known[folder] for folder in folders]
-    names = [folder.replace("_", " ").strip() for folder in folders]
     warn_of_no_words(folders, str(root), f"Give class_names={{{folders[0]!r}: 'its name', …}}, or a file "
                      "classnames.txt with lines 'folder name'", stacklevel=5)
-    return names
+    return [folder.replace("_", " ").strip() for folder in folders]

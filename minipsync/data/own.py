@@ -1,7 +1,7 @@
-"""What a benchmark's `dataset` takes beside its own names: one's own data, and halves of a data set."""
-from __future__ import annotations
+"""What a benchmark's `dataset` takes beside its own names: your own data, and halves of a data set."""
 
 import re
+from typing import Any
 
 from ..files.paths import expand
 from .dataset import Dataset
@@ -13,10 +13,10 @@ HALVES = ("base", "novel")
 
 
 def own_data(name: str, split: str) -> Dataset | None:
-    """The data set for "folder:/path" or "wds:/path", whatever the split is called; None for other names.
-    "folder:my pictures=/path" gives it a name for tables.
+    """Return the data set of "folder:/path" or "wds:/path"; None for any other name.
 
-    Raises ValueError without a path."""
+    "folder:my pictures=/path" gives it a name for tables. The data set is what the path holds, and `split` is
+    only what it is called. Raises ValueError if there is no path."""
     for prefix, load in OWN.items():
         if name.startswith(prefix):
             path, given = name.removeprefix(prefix).strip(), None
@@ -32,8 +32,8 @@ def own_data(name: str, split: str) -> Dataset | None:
     return None
 
 
-def own_or_half(bench, name: str, split: str) -> Dataset | None:
-    """One's own data, or a half of a data set of `bench`; None for all other names."""
+def own_or_half(bench: Any, name: str, split: str) -> Dataset | None:
+    """Return your own data or a half of a data set of the benchmark; None for any other name."""
     stem, half = split_half(name)
     if half and stem in bench.names:
         return half_of(bench.dataset(stem, split), half)
@@ -41,13 +41,13 @@ def own_or_half(bench, name: str, split: str) -> Dataset | None:
 
 
 def split_half(name: str) -> tuple[str, str]:
-    """"animals_base" -> ("animals", "base"); ("animals", "") for a whole data set."""
+    """Return ("animals", "base") for "animals_base", and ("animals", "") for a whole data set."""
     stem, _, half = name.rpartition("_")
     return (stem, half) if half in HALVES else (name, "")
 
 
 def half_of(data: Dataset, half: str) -> Dataset:
-    """Base or novel classes of `data`, named "…_base" or "…_novel", so that records do not mix."""
+    """Return the base or novel classes of a data set, with "_base" or "_novel" at the end of its name."""
     part = data.halves()[HALVES.index(half)]
     part.name = f"{data.name}_{half}"
     return part

@@ -1,5 +1,4 @@
-"""Reading the pictures that files hold."""
-from __future__ import annotations
+"""Reading the pictures that lie in files, or in parts of files."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,20 +12,20 @@ from .pixels import to_rgb
 
 
 def open_image(file: str | Path | BinaryIO) -> Image.Image:
-    """The first frame of a picture file as RGB, as `to_rgb` says; OSError for whatever PIL cannot read."""
+    """Return the first frame of a picture file as RGB (`to_rgb`). Raises OSError if it cannot be read."""
     try:
         with Image.open(file) as image:
             return to_rgb(image)
     except (OSError, MemoryError):
         raise
-    except Exception as error:                            # PIL's decoders raise all sorts for damaged files
+    except Exception as error:                       # Pillow's decoders raise many kinds for damaged files
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-# Classes, not functions inside functions: a process that reads pictures for a training is handed its data set
-# pickled where processes are not forked (Windows, macOS).
+# The readers are classes, since functions inside functions cannot be pickled. On Windows and macOS, processes
+# that read pictures for training get their data set pickled.
 class ReadPlaces:
-    """index -> picture, from files and from parts of files."""
+    """Called with an index, returns the picture at that place."""
 
     def __init__(self, places: Sequence[Place]):
         self.places = places
@@ -41,7 +40,7 @@ class ReadPlaces:
 
 
 class ReadSome:
-    """index -> picture, of those of another reader."""
+    """Called with an index i, returns what another reader gives for the index rows[i]."""
 
     def __init__(self, read: Callable[[int], Image.Image], rows: Sequence[int]):
         self.read, self.rows = read, rows

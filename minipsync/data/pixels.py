@@ -1,23 +1,23 @@
-"""What an odd picture looks like: the one place that turns any PIL image into RGB of 8 bits a channel."""
+"""Turning any PIL image into RGB with 8 bits a channel; the only place that knows of odd pictures."""
 
 import warnings
 
 import numpy as np
 from PIL import Image
 
-BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339         # TIFF's tags
-SIGNED = 2                                               # a value of SAMPLE_FORMAT
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339         # tags of TIFF
+SIGNED = 2                                               # a value of the tag SAMPLE_FORMAT
 SAVE_IT = "save it with 8 bits a channel"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB, decoded: the first (or present) frame, transparent parts on white.
+    """Return the image as RGB: its first (or present) frame, with transparent parts on white.
 
-    Unsigned 16 bits a channel become 8 by their high byte; PIL alone makes all but the darkest 256 levels
-    white. EXIF's note of how the camera was held is not followed, as in the official codes, PIL and
-    torchvision: published numbers are of the pixels as they are stored. Raises ValueError for pixels without
-    a defined range (floating point, signed, whole numbers of 32 bits) or without extent, and whatever PIL
-    does for files that it cannot decode.
+    Of 16 unsigned bits a channel the high byte is taken; PIL alone would make all but the darkest 256 levels
+    white. The note in EXIF of how the camera was held is not followed: neither PIL, torchvision nor the
+    official codes follow it, so published numbers are of the pixels as they are stored.
+    Raises ValueError for pixels whose range is not defined (floating point, signed, 32-bit integers) and for
+    images without pixels, and what PIL raises for files that it cannot decode.
     """
     deep = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))     # known only before decoding
     image.load()
@@ -28,7 +28,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"pixels of signed whole numbers have no defined range; {SAVE_IT}")
     if image.mode == "F":
         raise ValueError(f"floating point pixels have no defined range; {SAVE_IT}")
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):                # of those two it is 16 bits
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):                # in those "I" is 16 bits
         raise ValueError(f"whole numbers of 32 bits have no defined range; {SAVE_IT}")
     if image.mode.startswith("I"):
         return _from_16_bits(image, int(np.max(tags.get(BITS, 16))), tags.get(PHOTOMETRIC) == 0)
@@ -43,7 +43,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image, bits: int, white_is_zero: bool) -> Image.Image:
-    """RGB of a grey image whose values are 0 … 2 ** bits - 1, the transparent one of them white."""
+    """Return a grey image with values 0 … 2 ** bits - 1 as RGB, its transparent value as white."""
     values = np.asarray(image).astype(np.int32).clip(0, 2 ** bits - 1)                        # [H, W]
     grey = values >> (bits - 8)
     if values.max() > 0 == grey.max() and not white_is_zero:

@@ -1,40 +1,40 @@
 """The ten transfer sets with CoOp's splits (METHODS 3.1, 3.2).
 
-CoOp's authors drew train and val, for five of the sets also test, at random, and published the draw as JSON
-files, {"train": [[path, label, class name], …], "val": …, "test": …}. Everyone after them uses these files,
-and labels and class names come from them. FGVC Aircraft needs none. Where the test split is the data set's
-official one, it can be had without the file (`official.py`); nothing else can, since another draw is another
-data set.
+CoOp's authors drew the pictures for train and val at random, for five of the sets also those for test, and
+published the draw as JSON files, {"train": [[path, label, class name], …], "val": …, "test": …}. Everyone
+after them takes labels and class names from these files. FGVC Aircraft needs none, and where the test split
+is the data set's official one, official.py reads it without the file. Nothing else can be had without it,
+since another draw would be another data set.
 """
-from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
+from ..files.paths import read_text
 from . import official
-from .checks import find_folder, fingerprint, list_files, settle, some
+from .checks import find_folder, fingerprint, settle, some
 from .content import Place
 from .dataset import TEMPLATE, Dataset
-from .listing import MISSING, LeftOut
-
-Items = list[tuple[str, int]]                      # path below the pictures' folder, label
+from .listing import MISSING, LeftOut, list_files
 
 
 @dataclass(frozen=True)
 class Split:
     """Where a data set lies below the root and what it must hold."""
 
-    folder: str                                    # below the root
-    images: tuple[str, ...]                        # below `folder`: CoOp's place of the pictures, then TPT's
-    file: str | None                               # CoOp's file below `folder`; None: none is needed
-    sizes: tuple[int, int, int]                    # pictures in train, val, test (METHODS 3.1)
-    classes: int
-    names: str                                     # fingerprint of the class names, underscores as spaces
-    template: str                                  # CoOp's zero-shot template
-    home: str                                      # who gives it out
-    read_test: Callable | None = None              # the official test split: folder -> items, names
+    folder: str                                    # its folder below the root
+    images: tuple[str, ...]                        # folders of pictures below `folder`: CoOp's, then TPT's
+    file: str | None                               # CoOp's file in `folder`; None if none is needed
+    sizes: tuple[int, int, int]                    # pictures in train, val and test (METHODS 3.1)
+    classes: int                                   # number of classes
+    names: str                                     # fingerprint of the names, with spaces for underscores
+    template: str                                  # CoOp's sentence for zero-shot CLIP
+    home: str                                      # who gives the data set out
+    # reads the official test split, where that is CoOp's too: folder -> (items, names)
+    read_test: Callable[[Path], tuple[official.Items, list[str]]] | None = None
 
 
 VGG, COOP = "robots.ox.ac.uk/~vgg/data", "DATASETS.md of github.com/KaiyangZhou/CoOp"
@@ -51,7 +51,7 @@ SPLITS = {
     "oxford_flowers": Split(
         "oxford_flowers", ("jpg",), "split_zhou_OxfordFlowers.json", (4093, 1633, 2463), 102,
         "0d27092c2140383d", "a photo of a {}, a type of flower.", f"{VGG}/flowers/102"),
-    "food101": Split(                              # TPT's own list swaps classes 16 and 17 (METHODS 3.2)
+    "food101": Split(                              # TPT's own list swaps the classes 16 and 17 (METHODS 3.2)
         "food-101", ("images",), "split_zhou_Food101.json", (50_500, 20_200, 30_300), 101,
         "9c0eeb5a368baacb", "a photo of {}, a type of food.", "data.vision.ee.ethz.ch (Food-101)"),
     "fgvc_aircraft": Split(
@@ -75,10 +75,10 @@ PARTS = ("train", "val", "test")
 
 
 def load_split(name: str, split: str, root: Path, partial: bool = False) -> Dataset:
-    """The data set `name` of `SPLITS`; ids are paths below the folder of pictures.
+    """Return the data set `name` of `SPLITS` from below `root`; ids are paths below the folder of pictures.
 
     Raises FileNotFoundError for a missing folder or list, ValueError for a broken list and, unless `partial`,
-    for counts, class names or pictures that are not as published.
+    for numbers of pictures, class names or files that are not as published.
     """
     spec = SPLITS[name]
     folder = find_folder(root, (spec.folder,), name, spec.home)
@@ -103,8 +103,8 @@ def load_split(name: str, split: str, root: Path, partial: bool = False) -> Data
                    places=[Place(base / path) for path, _ in items], left_out=left_out)
 
 
-def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:
-    """What the lists in `folder` say: pictures with labels, and class names with spaces."""
+def _items(name: str, split: str, folder: Path) -> tuple[official.Items, list[str]]:
+    """Return what the lists in `folder` say: pictures with their labels, and class names with spaces."""
     spec = SPLITS[name]
     if spec.file is None:
         try:
@@ -134,17 +134,17 @@ def _items(name: str, split: str, folder: Path) -> tuple[Items, list[str]]:
     return items, [n.replace("_", " ") for n in names]
 
 
-def read_json(file: Path, split: str) -> tuple[Items, list[str]]:
-    """One part of a split in CoOp's format, and the class names in label order (of all parts).
+def read_json(file: Path, split: str) -> tuple[official.Items, list[str]]:
+    """Return one split of a file in CoOp's format, and the class names of all splits in label order.
 
-    Raises ValueError for a file that is not of this format, paths that lead out of the folder, and labels
-    with two names or none.
+    Raises ValueError for a file of another format, for paths that lead out of the folder, and for labels with
+    two names or none.
     """
-    def refuse(what: str):
+    def refuse(what: str) -> NoReturn:
         raise ValueError(f"{str(file)!r} {what}; expected CoOp's format, {{'train': [[path, label, name], …]"
                          ", 'val': …, 'test': …}, labels 0, 1, … with one name each: fetch it again")
     try:
-        parts = json.loads(file.read_text(encoding="utf-8"))
+        parts = json.loads(read_text(file))
         rows = {part: [(str(path), int(label), str(name)) for path, label, name in parts[part]]
                 for part in PARTS}
     except (ValueError, TypeError, KeyError) as error:             # cut JSON, another shape, no such part
@@ -160,14 +160,11 @@ def read_json(file: Path, split: str) -> tuple[Items, list[str]]:
     return [(path, label) for path, label, _ in rows[split]], [names[label] for label in range(len(names))]
 
 
-def _pictures(folder: Path, places: tuple[str, ...], items: Items) -> tuple[Path, set[str]]:
-    """The first place that holds any of the pictures (else the first), and which of them it holds."""
-    for place in (*places, places[0]):
-        base, listed = folder / place, {}
-        for parent in {path.rpartition("/")[0] for path, _ in items}:
-            listed[parent] = list_files(base / parent)
-        present = {path for path, _ in items
-                   if path.rpartition("/")[2] in listed[path.rpartition("/")[0]]}
-        if present:
-            break
-    return base, present
+def _pictures(folder: Path, places: tuple[str, ...], items: official.Items) -> tuple[Path, set[str]]:
+    """Return the first place that holds any of the pictures, else the first of all, and which it holds."""
+    split = {path: path.rpartition("/") for path, _ in items}           # path -> (folder, "/", file)
+    for place in places:
+        listed = {parent: list_files(folder / place / parent) for parent, *_ in split.values()}
+        if present := {path for path, (parent, _, file) in split.items() if file in listed[parent]}:
+            return folder / place, present
+    return folder / places[0], set()

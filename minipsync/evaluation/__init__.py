@@ -1,0 +1,1 @@
+"""How good a method is: predictions image by image, records of them, intervals, the papers' protocols."""

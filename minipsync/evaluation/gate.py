@@ -1,19 +1,23 @@
 """A check before hours of work: does zero-shot CLIP see what is in these pictures?
 
-Accuracy near chance is the commonest trouble with the official codes: labels in another order than the class
-names (ImageNetV2's folders, METHODS 6.7), weights built with another activation, pictures normalised twice.
+Accuracy near chance is the most frequent trouble with the official codes. Its causes are labels in another
+order than the class names (ImageNetV2's folders, METHODS 6.7), weights built with another activation, and
+pictures that are normalised twice.
 """
 
+from ..clip.encoders import Clip
+from ..data.dataset import Dataset
 from ..methods import build
 from .evaluate import evaluate
 
 
-def check_zero_shot(clip, data, limit: int = 200) -> float:
+def check_zero_shot(clip: Clip, data: Dataset, limit: int = 200) -> float:
     """Accuracy of zero-shot CLIP on at most `limit` class-balanced images of `data`.
 
-    Raises RuntimeError, with the likely causes, unless it is above ten times chance; where ten times chance
-    is more than chance + 20 points (fewer than 45 classes) that is enough. On the papers' data sets OpenAI's
-    ViT-B/16 lies far above: its hardest are FGVC Aircraft, 24 % at a chance of 1, and EuroSAT, 42 at 10.
+    Raises RuntimeError, with the likely causes, unless the accuracy is above ten times chance. With fewer
+    than 45 classes, where ten times chance is more than chance + 20 points, chance + 20 points are enough. On
+    the papers' data sets OpenAI's ViT-B/16 lies far above: its hardest are FGVC Aircraft, 24 % at a chance of
+    1, and EuroSAT, 42 % at a chance of 10.
     """
     chance = 1 / len(data.class_names)
     needed = min(10 * chance, chance + 0.2)

@@ -1,12 +1,14 @@
 """What an evaluation found, and whether one method is better than another on the same images.
 
-Everything here is computed from records (one row per image, see evaluation.py) and from nothing else.
+Everything here is computed from records (one row per image, see records.py) and from nothing else.
 """
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,24 +16,30 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import binary_calibration_error
 
+from ..files.paths import read_text
+
 ECE_BINS = 15
+NOT_TOLD_APART = "not told apart"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What `evaluate` found; `accuracy`, `interval` and `ece` are fractions in [0, 1].
+    """What `evaluate` found. `accuracy`, `interval` and `ece` are fractions in [0, 1].
 
     interval:          95 % interval of the accuracy (Wilson 1927), (low, high)
     ece:               expected calibration error, 15 bins of equal width (Guo et al. 2017)
-    seconds_per_image: mean over all records of the time in `predict`; an image was timed when it was
-                       predicted, so that a break and a resumption do not count
-    n:                 images predicted; `skipped` ones, [(image id, reason)], are not among them
-    found:             pictures that the data set has, used or not; None where it does not say
-    left_out:          {reason: how many} are expected in the data set and not part of it (see `Dataset`)
+    seconds_per_image: mean over all records of the time in `predict`. An image was timed when it was
+                       predicted, so a break in the run does not count
     records:           DataFrame, one row per image: image, label, prediction, correct, confidence (largest
                        probability), entropy (nats), entropy_before (before a method tuned its prompts on the
                        image, else the same), top5 (labels, best first), seconds, seed
-    resumed:           how many of the n were read from an earlier run's records; path: their file, or None
+    n:                 number of images predicted
+    skipped:           images that could not be read, [(image id, reason)]; not among the n
+    found:             number of pictures that the data set has, used or not; None where it does not say
+    left_out:          {reason: number} of pictures that are no part of the data set (see `Dataset`)
+    origin:            what the data set is of: "mini", "full", "partial", "own", or "" (see `Dataset`)
+    resumed:           how many of the n were read from an earlier run's records
+    path:              the file of the records, or None
     """
 
     method: str
@@ -46,48 +54,48 @@ class Result:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     found: int | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    origin: str = ""
     resumed: int = 0
     path: Path | None = None
 
-    def row(self) -> dict:
-        """One flat line for a table: the columns of results/mini/*.csv."""
+    def row(self) -> dict[str, Any]:
+        """One flat line for a table, with the columns of results/mini/*.csv."""
         low, high = self.interval
-        return {"method": self.method, "dataset": self.dataset, "seed": self.seed, "n": self.n,
-                "accuracy": self.accuracy, "low": low, "high": high, "ece": self.ece,
+        return {"method": self.method, "dataset": self.dataset, "origin": self.origin, "seed": self.seed,
+                "n": self.n, "accuracy": self.accuracy, "low": low, "high": high, "ece": self.ece,
                 "seconds_per_image": self.seconds_per_image, "skipped": len(self.skipped),
                 "found": self.found, "left_out": "; ".join(_reasons(self.left_out))}
 
-    def _not_used(self) -> str:
-        """What is not among the n, in words; "" if nothing is missing."""
-        said = [f"{len(self.skipped)} unreadable image{'s' * (len(self.skipped) > 1)} skipped"]
-        said = said * bool(self.skipped) + [f"left out: {reason}" for reason in _reasons(self.left_out)]
-        found = f" of {self.found} found" if said and self.found is not None else ""
-        return f"{found} ({', '.join(said)})" if said else ""
-
-    def __repr__(self):
+    def _in_words(self) -> dict[str, str]:
         low, high = self.interval
-        return (f"{self.method} on {self.dataset}: {100 * self.accuracy:.1f} % "
-                f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), n = {self.n}{self._not_used()}"
-                f", ECE {100 * self.ece:.1f} %, {_duration(self.seconds_per_image)} per image")
+        plural, seconds = "s" * (len(self.skipped) > 1), self.seconds_per_image
+        missing = [f"{len(self.skipped)} unreadable image{plural} skipped"] * bool(self.skipped)
+        missing += [f"left out: {reason}" for reason in _reasons(self.left_out)]
+        found = f" of {self.found} found" if missing and self.found is not None else ""
+        return {"method": self.method, "dataset": self.dataset, "accuracy": f"{100 * self.accuracy:.1f} %",
+                "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
+                "n": f"{self.n}{found}" + (f" ({', '.join(missing)})" if missing else ""),
+                "ECE": f"{100 * self.ece:.1f} %",
+                "time per image": f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"}
 
-    def _repr_html_(self):
-        low, high = self.interval
-        cells = {"method": self.method, "dataset": self.dataset,
-                 "accuracy": f"{100 * self.accuracy:.1f} %",
-                 "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
-                 "n": f"{self.n}{self._not_used()}",
-                 "ECE": f"{100 * self.ece:.1f} %", "time per image": _duration(self.seconds_per_image)}
-        return pd.DataFrame([cells]).to_html(index=False, border=0)
+    def __repr__(self) -> str:
+        said = self._in_words()
+        return (f"{self.method} on {self.dataset}: {said['accuracy']} (95 % interval "
+                f"{said['95 % interval'].removesuffix(' %')}), n = {said['n']}, ECE {said['ECE']}, "
+                f"{said['time per image']} per image")
+
+    def _repr_html_(self) -> str:
+        return pd.DataFrame([self._in_words()]).to_html(index=False, border=0)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on the same images.
+    """Two methods, a and b, on the same images.
 
+    n:          number of images that both have; left_out: of images that only one of them has
     difference: accuracy of a minus accuracy of b, a fraction; interval: its 95 % interval, (low, high)
     p:          exact McNemar test (two-sided binomial test on the images that only one of them got right)
-    wins:       images that only a got right; losses: only b
-    n:          images in common; left_out: images that only one of them has
+    wins:       number of images that only a got right; losses: that only b got right
     """
 
     a: str
@@ -101,22 +109,23 @@ class Comparison:
     left_out: int = 0
 
     @property
-    def tie(self) -> bool:
-        """The interval of the difference includes 0."""
-        return self.interval[0] <= 0 <= self.interval[1]
+    def told_apart(self) -> bool:
+        """Whether the interval of the difference leaves 0 out. If not, nothing shows that a and b differ,
+        and nothing shows that they are equal."""
+        return self.verdict != NOT_TOLD_APART
 
     @property
     def verdict(self) -> str:
-        """"tie", "better" (a above b) or "worse"."""
-        return "tie" if self.tie else "better" if self.difference > 0 else "worse"
+        """"better" (a above b), "worse" or "not told apart"."""
+        return verdict(*self.interval)
 
-    def row(self) -> dict:
+    def row(self) -> dict[str, Any]:
         """One flat line for a table."""
         return {"a": self.a, "b": self.b, "n": self.n, "difference": self.difference, "low": self.interval[0],
                 "high": self.interval[1], "p": self.p, "wins": self.wins, "losses": self.losses,
                 "verdict": self.verdict}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         low, high = self.interval
         left_out = f"; {self.left_out} images that only one has left out" if self.left_out else ""
         return (f"{self.a} minus {self.b}: {100 * self.difference:+.1f} points (95 % interval "
@@ -124,8 +133,13 @@ class Comparison:
                 f"{self.losses} losses, McNemar p = {self.p:.2g}{left_out}")
 
 
-def summarise(method, dataset, seed, records, **more) -> Result:
-    """The `Result` that a DataFrame of records gives."""
+def verdict(low: float, high: float, above: str = "better", below: str = "worse") -> str:
+    """What the interval (low, high) of a difference shows: `above` 0, `below` 0, or that 0 is within it."""
+    return above if low > 0 else below if high < 0 else NOT_TOLD_APART
+
+
+def summarise(method: str, dataset: str, seed: int, records: pd.DataFrame, **more: Any) -> Result:
+    """The `Result` that a DataFrame of records gives; `more` are fields that the records do not decide."""
     correct = records["correct"].to_numpy()
     n, right = len(correct), int(correct.sum())
     confidence = torch.tensor(records["confidence"].to_numpy(), dtype=torch.float32).clamp(0, 1)     # [n]
@@ -134,13 +148,13 @@ def summarise(method, dataset, seed, records, **more) -> Result:
                   float(records["seconds"].mean()), records, **more)
 
 
-def compare(a, b) -> Comparison:
+def compare(a: Result | pd.DataFrame | str | Path, b: Result | pd.DataFrame | str | Path) -> Comparison:
     """Is `a` better than `b` on the images that both have seen?
 
     a, b: `Result`s, DataFrames of records, or paths of their CSV files. The interval is Newcombe's
-    (Statistics in Medicine 17, 1998, p. 2635, method 10): Wilson's limits of both accuracies, joined with the
-    correlation of the pairs. A difference whose interval includes 0 is a tie. Raises ValueError where the two
-    have no image in common or disagree on a label."""
+    (Statistics in Medicine 17, 1998, p. 2635, method 10): it joins Wilson's limits of both accuracies with
+    the correlation of the pairs. Where it includes 0 the two are "not told apart". Raises ValueError where
+    they have no image in common or disagree on a label."""
     (name_a, data_a, rows_a), (name_b, data_b, rows_b) = _records_of(a, "a"), _records_of(b, "b")
     if data_a and data_b and data_a != data_b:
         raise ValueError(f"{name_a} was evaluated on {data_a!r} and {name_b} on {data_b!r}; "
@@ -154,16 +168,14 @@ def compare(a, b) -> Comparison:
         raise ValueError(f"{name_a} and {name_b} have different labels for {differ} images; their records "
                          "are of different datasets or class lists")
     right_a, right_b = both["correct_a"].astype(bool), both["correct_b"].astype(bool)
-    table = [[int((right_a & right_b).sum()), int((right_a & ~right_b).sum())],
-             [int((~right_a & right_b).sum()), int((~right_a & ~right_b).sum())]]
-    (_, wins), (losses, _) = table
-    p = float(mcnemar(table, exact=True).pvalue)
-    left_out = len(rows_a) + len(rows_b) - 2 * len(both)
-    difference = (wins - losses) / len(both)
-    return Comparison(name_a, name_b, len(both), difference, newcombe(table), p, wins, losses, left_out)
+    wins, losses = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+    table = [[int((right_a & right_b).sum()), wins], [losses, int((~right_a & ~right_b).sum())]]
+    return Comparison(name_a, name_b, len(both), (wins - losses) / len(both), newcombe(table),
+                      float(mcnemar(table, exact=True).pvalue), wins, losses,
+                      left_out=len(rows_a) + len(rows_b) - 2 * len(both))
 
 
-def newcombe(table) -> tuple[float, float]:
+def newcombe(table: Sequence[Sequence[int]]) -> tuple[float, float]:
     """95 % interval of a difference of paired proportions, p_a - p_b (Newcombe 1998, method 10).
 
     table: [[both right, only a right], [only b right, both wrong]]"""
@@ -175,26 +187,33 @@ def newcombe(table) -> tuple[float, float]:
     cross = e * h - f * g
     phi = (max(cross - n / 2, 0) if cross > 0 else cross) / math.sqrt(product) if product else 0.0
 
-    def arm(x, y):                                        # x and y: distances from an accuracy to its limit
+    def arm(x: float, y: float) -> float:                 # x and y: distances from an accuracy to its limit
         return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
 
     d = p_a - p_b
     return d - arm(p_a - low_a, high_b - p_b), d + arm(high_a - p_a, p_b - low_b)
 
 
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """95 % interval (Wilson 1927) of the accuracy right / n, (low, high)."""
+    low, high = proportion_confint(right, n, alpha=0.05, method="wilson")
+    return float(max(low, 0.0)), float(min(high, 1.0))
+
+
 # ---- parts ------------------------------------------------------------------------------------------
-def _reasons(left_out) -> list[str]:
+def _reasons(left_out: dict[str, int]) -> list[str]:
     return [f"{n} {reason}" for reason, n in left_out.items()]
 
 
-def _records_of(x, which):
+def _records_of(x: Result | pd.DataFrame | str | Path, which: str) -> tuple[str, str | None, pd.DataFrame]:
+    """(name, data set or None, records) of an argument of `compare`."""
     if isinstance(x, Result):
         return x.method, x.dataset, x.records
     if isinstance(x, pd.DataFrame):
         name, rows = which, x
     elif isinstance(x, (str, Path)):
-        name, text = Path(x).stem, Path(x).read_text(encoding="utf-8")
-        whole = io.StringIO(text[:text.rfind("\n") + 1])   # without the line that a kill may have torn
+        name, text = Path(x).stem, read_text(x)
+        whole = io.StringIO(text[:text.rfind("\n") + 1])   # a kill may have torn the last line
         rows = pd.read_csv(whole, dtype={"image": str, "top5": str}, keep_default_na=False)
     else:
         raise TypeError(f"{which}={type(x).__name__}: expected a Result, a DataFrame of records or "
@@ -203,13 +222,3 @@ def _records_of(x, which):
     if lacking:
         raise ValueError(f"{name} has no column {', '.join(lacking)}; expected records that evaluate wrote")
     return name, None, rows
-
-
-def wilson(right, n) -> tuple[float, float]:
-    """95 % interval (Wilson 1927) of the accuracy right / n, (low, high)."""
-    low, high = proportion_confint(right, n, alpha=0.05, method="wilson")
-    return float(max(low, 0.0)), float(min(high, 1.0))
-
-
-def _duration(seconds) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

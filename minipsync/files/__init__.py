@@ -1,0 +1,1 @@
+"""Opening, reading and writing files, with errors that say what to do."""

@@ -1,42 +1,48 @@
-"""Paths with "~", text in UTF-8 whatever the machine's own encoding is, files that are written whole."""
+"""Paths with "~", text in UTF-8 on every machine, and files that are written whole or not at all."""
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOM = "make room there, or name another folder"
-MEND = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: ROOM,
-        errno.EEXIST: "a file is where a folder is expected: move it away, or name another folder",
-        errno.ENOTDIR: "a file is where a folder is expected: move it away, or name another folder",
+MAKE_ROOM = "make room there, or name another folder"
+MOVE_FILE = "a file is where a folder is expected: move it away, or name another folder"
+# what the user can do about an operating system's error, by its number
+MEND = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EFBIG: MAKE_ROOM,
+        errno.EEXIST: MOVE_FILE, errno.ENOTDIR: MOVE_FILE,
         errno.EISDIR: "a folder is where a file is expected: move it away, or name another file"}
 
 
 def expand(path: str | Path) -> Path:
-    """The path with "~" replaced by the home folder. FileNotFoundError if no home folder is known."""
+    """Return the path with a leading "~" replaced by the user's home folder.
+
+    Raises FileNotFoundError if no home folder is known."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:                             # no HOME, and a user who is in no list of users
+    except RuntimeError:                  # HOME is not set, and the system does not know the user either
         raise FileNotFoundError(f"the path {str(path)!r} begins with '~', and no home folder is known for it "
                                 "(HOME is not set); write the path out") from None
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark. Raises ValueError for other encodings,
-    OSError where there is none."""
+    """Return the text of a UTF-8 file, without the byte order mark that some editors put first.
+
+    Raises ValueError if the file has another encoding, and OSError if it cannot be read."""
     path = expand(path)
     try:
-        return path.read_text(encoding="utf-8-sig")    # -sig: editors on Windows write it
+        return path.read_text(encoding="utf-8-sig")       # "-sig" drops the byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8") from None
 
 
 def write_whole(path: str | Path, content: bytes, what: str = "the file") -> Path:
-    """Write `content` to `path`, with the folders above it, whole or not at all. Returns the path.
+    """Write `content` to `path` in one step, creating the folders above it. Returns the path.
 
-    A kill leaves what was there before. Raises OSError that names the path and says what to do."""
+    If the program is stopped on the way, the file is as it was before. Raises OSError with the path and what
+    to do about it; `what` is what the message calls the file."""
     path = expand(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = _partial(path)
     with told_what_to_do(path, what):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -49,22 +55,28 @@ def write_whole(path: str | Path, content: bytes, what: str = "the file") -> Pat
 
 
 def check_writable(path: str | Path, what: str = "the file") -> None:
-    """Raise the OSError of `write_whole` now if there is no such place, before hours of work."""
+    """Raise the OSError of `write_whole` now if `path` cannot be written, rather than after hours of work."""
     path = expand(path)
-    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with told_what_to_do(path, what):
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        _partial(path).touch()
+        _partial(path).unlink()
 
 
 @contextmanager
-def told_what_to_do(path: Path, what: str, otherwise: str = ""):
-    """Let an OSError of writing `path` say so, why, and what to do, with `otherwise` as another way."""
+def told_what_to_do(path: Path, what: str, otherwise: str = "") -> Iterator[None]:
+    """Add to an OSError raised inside the `with` block why `path` cannot be written and what to do.
+
+    `what` is what the message calls the file, `otherwise` an alternative to add at the message's end."""
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        mend = MEND.get(error.errno, "name a folder that you may write to")
+        mend = MEND.get(error.errno or 0, "name a folder that you may write to")
         text = f"{what} cannot be written ({why}); {mend}{otherwise}"
         raise OSError(error.errno, text, str(path)) from error
+
+
+def _partial(path: Path) -> Path:
+    """Where this process keeps the file until it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

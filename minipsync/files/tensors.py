@@ -1,7 +1,10 @@
-"""Files of tensors: read without running what is in them, written whole or not at all."""
+"""Files of tensors: reading them runs nothing that is in them, writing them leaves no half of a file."""
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,53 +15,55 @@ from torch import Tensor
 from . import safe_pickle
 from .paths import expand, write_whole
 
-# how files begin that are sent or saved in place of tensors
+WEB_PAGE = "a web page: the address leads to a page about the file, not to the file"
+# files that people have in place of the tensors: how they begin, and what the error says
 IMPOSTORS = {b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself, with git lfs pull",
-             b"<!doctype": "a web page: the address leads to a page about the file, not to the file",
-             b"<html": "a web page: the address leads to a page about the file, not to the file",
+             b"<!doctype": WEB_PAGE,
+             b"<html": WEB_PAGE,
              b"{": "text (JSON): give the file of tensors beside it",
              b"\x1f\x8b": "compressed with gzip: unpack it"}
-USUAL = ("state_dict", "model_state_dict", "model", "state", "module")     # where a state dict lies in others
+# the keys under which checkpoints usually keep their state dict, the most usual first
+USUAL = ("state_dict", "model_state_dict", "model", "state", "module")
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write `tensors` and `metadata` as safetensors to `path`, as `write_whole` does. Returns the path."""
+    """Write a safetensors file, whole or not at all (see `write_whole`). Returns its path."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     return write_whole(path, save(tensors, metadata))
 
 
 def read_tensors(path: str | Path, expected: str = "a file of tensors") -> tuple[dict[str, Tensor], dict]:
-    """(tensors by name, metadata) of a safetensors file.
+    """Return (tensors by name, metadata) of a safetensors file. Nothing is unpickled.
 
-    expected: what the caller needs, for errors. Raises FileNotFoundError without a file, ValueError for one
-    that is damaged or something else. Nothing is unpickled.
-    """
-    path = check_file(path, expected)
-    try:
-        with safe_open(path, "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({first_line(error)}); expected {expected}"
-                         ": fetch or save it again") from None
+    expected: what the caller needs, for the error messages.
+    Raises FileNotFoundError without a file, ValueError if it is damaged or something else."""
+    with _open(path, expected) as file:
+        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
 
 
 def read_metadata(path: str | Path, expected: str = "a file of tensors") -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors; errors as `read_tensors`."""
+    """Return the metadata of a safetensors file without reading its tensors. Raises as `read_tensors`."""
+    with _open(path, expected) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _open(path: str | Path, expected: str) -> Iterator[Any]:
+    """Open a safetensors file; errors while it is open say what is wrong with it."""
     path = check_file(path, expected)
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({first_line(error)}); expected {expected}"
                          ": fetch or save it again") from None
 
 
-def read_checkpoint(path: str | Path):
-    """What a checkpoint holds, of `torch.save` in either format or safetensors: containers and tensors.
+def read_checkpoint(path: str | Path) -> Any:
+    """Return what a checkpoint holds: a file of `torch.save`, in either of its formats, or safetensors.
 
-    Of a pickle only tensors, numbers, texts and plain containers are built; every other object is an inert
-    stand-in (safe_pickle.py), so that the file can run nothing. Raises as `read_tensors`.
-    """
+    Of a pickle only tensors, numbers, strings and plain containers are built. Every other object is replaced
+    by an inert stand-in (safe_pickle.py), so the file can run nothing. Raises as `read_tensors`."""
     path = check_file(path, "a checkpoint, a dict with state_dict")
     if is_safetensors(path):
         return read_tensors(path, "a checkpoint")[0]
@@ -66,21 +71,20 @@ def read_checkpoint(path: str | Path):
         raise ValueError(f"{path} is a tar file, as PyTorch before 0.1.10 wrote them; load it there and save "
                          "it again")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=safe_pickle)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=safe_pickle)
     except OSError:
         raise
     except Exception as error:                       # what torch raises differs with where a file is cut off
         raise ValueError(f"{path} is damaged, or no checkpoint ({first_line(error)}); expected a dict with "
                          "state_dict, as torch.save writes it; fetch or save it again") from None
-    return found
 
 
-def tensors_in(found, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in what `read_checkpoint` gave: tensors by name, numbers of numpy among them as tensors.
+def tensors_in(found: Any, path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict, tensors by name, that lies in what `read_checkpoint` returned.
 
-    It is the dict itself, or the one in it, under a usual name if there is one, that has most tensors.
-    Raises ValueError, with what is there, where there is none."""
-    best = _most_tensors(found)
+    It is `found` itself or a dict inside it: one under a usual name, else the one with the most tensors.
+    numpy's arrays and numbers become tensors. Raises ValueError, with what is there, if there is none."""
+    best = _state_dict(found)
     if not best:
         kind = found.name if isinstance(found, safe_pickle.StandIn) else type(found).__name__
         names = f" of {', '.join(map(repr, list(found)[:8]))}" if isinstance(found, dict) and found else ""
@@ -89,11 +93,12 @@ def tensors_in(found, path: str | Path) -> dict[str, Tensor]:
     return best
 
 
-def _most_tensors(found, depth=0) -> dict[str, Tensor]:
+def _state_dict(found: Any, depth: int = 0) -> dict[str, Tensor]:
+    """Return the state dict in `found`, or {} if it holds none within three levels of dicts."""
     if not isinstance(found, dict) or depth > 3:
         return {}
-    items = list(dict.items(found))                  # not found.items(), which a file can set
-    inner = {k: found for k, v in items if (found := _most_tensors(v, depth + 1))}
+    items = list(dict.items(found))                  # not found.items(), which the file can replace
+    inner = {k: state for k, v in items if (state := _state_dict(v, depth + 1))}
     if usual := [inner[name] for name in USUAL if name in inner]:
         return usual[0]
     own = {k: t for k, v in items if isinstance(k, str) and (t := _as_tensor(v)) is not None}
@@ -102,7 +107,8 @@ def _most_tensors(found, depth=0) -> dict[str, Tensor]:
     return max(inner.values(), key=len, default={})
 
 
-def _as_tensor(value) -> Tensor | None:
+def _as_tensor(value: Any) -> Tensor | None:
+    """Return a tensor, an array or a number of numpy as a tensor, and None for anything else."""
     if isinstance(value, safe_pickle.ArrayStandIn):
         value = value.read()
     if isinstance(value, (np.ndarray, np.generic)):
@@ -111,7 +117,9 @@ def _as_tensor(value) -> Tensor | None:
 
 
 def check_file(path: str | Path, expected: str) -> Path:
-    """The path of a file that can be one of tensors; FileNotFoundError or ValueError that says what it is."""
+    """Return the path if a file is there that can hold tensors.
+
+    Raises FileNotFoundError or ValueError that says what is there instead."""
     path = expand(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
@@ -128,12 +136,12 @@ def check_file(path: str | Path, expected: str) -> Path:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Does the file begin as safetensors do: the length of its header, and the header?"""
+    """Does the file begin as safetensors do: eight bytes for the header's length, then the header "{…"?"""
     with open(path, "rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the long rest; its type where it says nothing."""
+    """Return the first line of an error's message, or the error's type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

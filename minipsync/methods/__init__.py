@@ -1,17 +1,21 @@
 """One paper, one file; `build(name, clip, class_names, **settings)` makes any of them."""
 
 # ruff: noqa: I001  (in the order of the papers, which is also the order of REGISTRY)
-from .base import REGISTRY, Method, build, register
-from .episodes import Adapted, TestTimeMethod
+from .base import Method
+from .registry import REGISTRY, build, register
+from .prediction import Prediction
 from .zero_shot import ZeroShot
 from .coop import CoOp
 from .cocoop import CoCoOp
 from .maple import MaPLe
 from .ivlp import IVLP
-from .tpt import TPT
+from .test_time import Adapted
+from .tpt import TPT, TestTimeMethod
 from .maple_tpt import MaPLeTPT
 from .promptalign import PromptAlign
 from .promptsync import PromptSync, PromptSyncStar
 
-__all__ = ["IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method",
-           "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "ZeroShot", "build", "register"]
+__all__ = [
+    "IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method", "Prediction",
+    "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "ZeroShot", "build", "register",
+]

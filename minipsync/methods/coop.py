@@ -5,42 +5,88 @@ classes or a set for each ("class-specific context"); the name stands at their e
 Both encoders stay frozen; cross-entropy on a few labelled images per class trains v.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from pydantic import Field, PositiveInt
+from torch import Generator, Tensor
+
+from ..clip.encoders import Clip
 from ..clip.text import tokenize
-from ..settings import Settings, require
+from ..settings import Settings
 from ..training import TrainConfig
-from .base import Method, register
-from .prompts import ContextPrompt
+from .base import Method
+from .learner import Learner, Prompts, generator, normal, word_embeddings
+from .registry import register
 
 
-@dataclass(frozen=True)
-class CoOpConfig(Settings):
-    """CoOp's N_CTX 16 configs, class token at the end."""
-
-    n_ctx: int | None = None              # M; None: 16, or the number of words in init
-    init: str | None = None               # None: N(0, 0.02^2); the CoCoOp paper: "a photo of a"
-    class_specific: bool = False          # CSC: a context per class; cannot serve new classes
-    position: Literal["end", "middle", "front"] = "end"    # where the name stands
-    seed: int = 1                         # of start and few-shot sample; the papers average 1, 2, 3
-
-    def __post_init__(self):
-        count_words("coop", self, 16)
+def context_length(otherwise: int) -> Any:
+    """The field n_ctx: as many vectors as init has tokens, `otherwise` many without init."""
+    return Field(default_factory=lambda given: (
+        otherwise if given["init"] is None else n_tokens(given["init"])))
 
 
-def count_words(owner, config, otherwise):
-    """Let n_ctx follow from init: a vector for each token of its words, `otherwise` many without words."""
-    if config.init is None:
-        config.follow(n_ctx=otherwise)
-        require(config.n_ctx >= 1, owner, "n_ctx", config.n_ctx, "1 or more tokens")
-    else:
-        n = len(tokenize(config.init)) - 2                        # without start and end
-        require(n >= 1, owner, "init", config.init, "words, or None for a random start")
-        config.follow(n_ctx=n)
-        require(config.n_ctx == n, owner, "n_ctx", config.n_ctx,
-                f"{n}, one vector for each token of init={config.init!r}: leave n_ctx out, or say init=None "
-                "for a random start")
+def n_tokens(words: str) -> int:
+    """How many tokens CLIP's tokeniser makes of these words, without start and end."""
+    return len(tokenize(words)) - 2
+
+
+class ContextConfig(Settings):
+    """What CoOp, CoCoOp and TPT share: a context that may start from words."""
+
+    init: str | None = None
+    """words that the context starts from; None: random numbers, N(0, 0.02^2)"""
+    n_ctx: PositiveInt = context_length(16)
+    """number M of context vectors; None: the number of tokens in init"""
+
+    def check(self) -> None:
+        if self.init is not None:
+            n = n_tokens(self.init)
+            self.require(n >= 1, "init", "words, or None for a random start")
+            self.require(self.n_ctx == n, "n_ctx", f"{n}, one vector for each token of init={self.init!r}: "
+                                                   "leave n_ctx out, or say init=None for a random start")
+
+
+class CoOpConfig(ContextConfig, title="coop"):
+    """CoOp's N_CTX 16 configs, class token at the end; the CoCoOp paper has init="a photo of a"."""
+
+    class_specific: bool = False
+    """CSC: a context for each class; it cannot serve new classes"""
+    position: Literal["end", "middle", "front"] = "end"
+    """where the class name stands"""
+    seed: int = 1
+    """seed of the start and of the few-shot choice; the papers average 1, 2 and 3"""
+
+
+class ContextPrompt(Learner):
+    """CoOp's context: `ctx` [n_ctx, W], or [n_classes, n_ctx, W] if `class_specific`. TPT tunes the same.
+
+    init: words to start from, as "a photo of a", whose number of tokens becomes n_ctx; None: N(0, 0.02^2).
+      (The official code ignores class_specific if there is an init; here every class starts from it.)
+    position: of the class name, "end", "middle" or "front" (`pack_context` shows the three).
+    """
+
+    def __init__(self, clip: Clip, n_ctx: int = 16, init: str | None = None, class_specific: bool = False,
+                 n_classes: int | None = None, *, position: str = "end", seed: int | Generator = 0):
+        if class_specific and n_classes is None:
+            raise ValueError("class_specific=True needs n_classes, the number of classes")
+        start = word_embeddings(clip, init) if init else None
+        super().__init__(clip, n_ctx if start is None else len(start), position=position,
+                         n_classes=n_classes if class_specific else None)
+        shape = [self.n_ctx, clip.text_width]
+        if class_specific and n_classes is not None:
+            shape.insert(0, n_classes)
+        value = normal(generator(seed), *shape) if start is None else start.expand(shape).clone()
+        self._add("ctx", value)
+
+    def forward(self, params: dict[str, Tensor] | None = None) -> Prompts:
+        """Give the context to the text encoder, as tokens of layer 0 in the places left free for it.
+
+        -> text prompts [1, S, W] with S = n_ctx, or n_classes * n_ctx; [B, 1, S, W] with episodes.
+        """
+        ctx = self._values(params)["ctx"]
+        if self.n_classes is not None:
+            ctx = ctx.flatten(-3, -2)  # (..., C*n, W): slot = class * n_ctx + m
+        return Prompts(text=ctx.unsqueeze(-3))
 
 
 @register
@@ -50,7 +96,7 @@ class CoOp(Method):
     name, Config = "coop", CoOpConfig
     recipe = TrainConfig(epochs=50, batch_size=32, lr=0.002)    # ImageNet; on other sets 200 (16 shots)
 
-    def make_learner(self):
+    def make_learner(self) -> ContextPrompt:
         c = self.config
         return ContextPrompt(self.clip, c.n_ctx, c.init, c.class_specific, len(self.class_names),
                              position=c.position, seed=c.seed)

@@ -1,16 +1,24 @@
-"""Checks of what users hand to a method: images, a template."""
+"""Checks of what users hand to a method: images, a training set, a template."""
+
+import warnings
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..clip.encoders import Clip
+from ..data.checks import some
+from ..data.names import empty_classes
 from ..data.pixels import to_rgb
+from ..settings import Settings
 
 
-def check_images(images):
-    """A list of PIL images in RGB (`to_rgb`) from one or several.
+def check_images(images: Any) -> list[Image.Image]:
+    """A list of PIL images in RGB (`to_rgb`), from one or several.
 
-    Anything else raises TypeError, and an image that cannot be decoded ValueError, that say what to do."""
+    Raises TypeError for anything else and ValueError for an image that cannot be decoded.
+    """
     images = [images] if isinstance(images, Image.Image) else images
     if not isinstance(images, (list, tuple)):
         raise TypeError(f"images is a {type(images).__name__}; expected a PIL image, a list of them or a "
@@ -24,19 +32,20 @@ def check_images(images):
     return [_decoded(i, image) for i, image in enumerate(images)]
 
 
-def _decoded(i, image):
+def _decoded(i: int, image: Image.Image) -> Image.Image:
     try:
         return to_rgb(image)
     except Exception as error:                       # PIL's decoders raise all sorts for damaged files
-        file = f" ({image.filename})" if getattr(image, "filename", "") else ""
+        file = f" ({name})" if (name := getattr(image, "filename", "")) else ""
         raise ValueError(f"images[{i}]{file} cannot be used: {error}; expected a whole picture, opened and "
                          "not closed; leave it out or replace the file") from error
 
 
-def images_to_tensor(clip, images):
-    """Model input [B,3,S,S] on the CLIP's device from PIL images (preprocessed) or a tensor (checked)."""
-    if not isinstance(images, Tensor):
-        return clip.preprocess(check_images(images))
+def check_tensor(clip: Clip, images: Tensor) -> Tensor:
+    """Model input [B, 3, S, S], as float32 on the CLIP's device.
+
+    Raises TypeError for integers, ValueError for another shape, no images, and values that are not finite.
+    """
     size = clip.image_size
     if not images.is_floating_point():
         raise TypeError(f"images is a tensor of {images.dtype}; expected normalised floats: "
@@ -52,9 +61,38 @@ def images_to_tensor(clip, images):
     return images.to(clip.device, torch.float32)
 
 
-def template_as_context(config, settings, owner):
-    """template="a sketch of a {}." stands for init="a sketch of a" where the context starts from words."""
-    names = config.__dataclass_fields__
+def check_views(method: Any, views: Tensor) -> None:
+    """Raise ValueError unless views are [B, V, 3, S, S], RuntimeError where no gradient can be had."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{method.name} tunes prompts while it predicts and needs gradients: call it "
+                           "outside torch.inference_mode(); torch.no_grad() does no harm")
+    size = method.clip.image_size
+    if views.ndim != 5 or views.shape[2:] != (3, size, size):
+        raise ValueError(f"{method.name}: views have shape {tuple(views.shape)}; expected "
+                         f"[B, V, 3, {size}, {size}], one row of views per image")
+
+
+def check_train_set(method: Any, train_set: Any) -> None:
+    """Look whether `method` can learn from `train_set`; a warning names classes without a picture.
+
+    Raises TypeError for a method that is not trained, ValueError for other classes or another order.
+    """
+    if method.recipe is None:
+        load = f", or load the prompts of {' or '.join(method.accepts)}" if method.accepts else ""
+        raise TypeError(f"{method.name} is not trained; just predict{load}")
+    theirs, ours = list(train_set.class_names), method.class_names
+    if theirs != ours:
+        raise ValueError(f"{method.name}: the training set has {len(theirs)} classes ({theirs[0]}, …), the "
+                         f"method {len(ours)} ({ours[0]}, …); build it with train_set.class_names")
+    if empty := empty_classes(train_set):
+        warnings.warn(f"{method.name}: the training set has no picture of {len(empty)} of its "
+                      f"{len(ours)} classes ({some(empty)}); prompts learn nothing of those", stacklevel=3)
+    method.check_device()
+
+
+def template_as_context(config: type[Settings], settings: dict, owner: str) -> dict:
+    """Let template="a sketch of a {}." stand for init="a sketch of a" where the context starts from words."""
+    names = config.model_fields
     if "template" not in settings or "template" in names or "init" not in names:
         return settings
     before, hole, after = str(settings["template"]).partition("{}")

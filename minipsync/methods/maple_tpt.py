@@ -9,40 +9,28 @@ implementations exist, and the published rows do not say which gave them (METHOD
        5e-4 on fine-grained sets; never AugMix.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
-from ..settings import Settings, require
-from .base import register
-from .episodes import TestTimeMethod
-from .prompts import CoupledPrompt
-from .tpt import check_test_time
+from pydantic import Field, PositiveFloat
+
+from .maple import CoupledPrompt, MaPLeConfig
+from .registry import register
+from .test_time import TestTimeConfig
+from .tpt import TestTimeMethod
 
 
-@dataclass(frozen=True)
-class MaPLeTPTConfig(Settings):
-    """Where a value is None the variant sets it."""
+class MaPLeTPTConfig(TestTimeConfig, MaPLeConfig, title="maple_tpt"):
+    """Rate and AugMix follow from the variant. n_ctx, depth and init are those of the loaded MaPLe."""
 
-    variant: Literal["A", "B"] = "B"      # not stated; B is PromptAlign without its alignment
-    fine_grained: bool = False            # the ten transfer sets: True; ImageNet, its variants and PUG: False
-    n_ctx: int = 2                        # as the loaded MaPLe
-    depth: int = 3                        # as the loaded MaPLe (cross-dataset config)
-    init: str | None = "a photo of a"     # as the loaded MaPLe; gives the tail "of a" in variant B
-    n_views: int = 64                     # the image and 63 augmented views
-    selection: float = 0.1                # 6 of 64
-    steps: int = 1                        # both codes
-    lr: float | None = None               # A 5e-3; B 4e-2, fine-grained 5e-4
-    weight_decay: float = 0.01            # torch's default, as in both codes
-    crop_scale: tuple[float, float] = (0.08, 1.0)           # share of the image (torchvision's default)
-    augmix: bool | None = None            # A on fine-grained sets; B never
-    seed: int = 1                         # of the views; the codes use the seed of the weights
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
-
-    def __post_init__(self):
-        a = self.variant == "A"
-        self.follow(lr=5e-3 if a else 5e-4 if self.fine_grained else 4e-2, augmix=a and self.fine_grained)
-        check_test_time("maple_tpt", self)
-        require(self.depth >= 1, "maple_tpt", "depth", self.depth, "1 or more layers")
+    variant: Literal["A", "B"] = "B"
+    """which implementation; the papers do not say, B is PromptAlign without its alignment"""
+    fine_grained: bool = False
+    """True for the ten transfer sets, False for ImageNet, its variants and PUG"""
+    lr: PositiveFloat = Field(default_factory=lambda given: (
+        5e-3 if given["variant"] == "A" else 5e-4 if given["fine_grained"] else 4e-2))
+    """rate of AdamW; None: 5e-3 in variant A; in B 4e-2, and 5e-4 on fine-grained sets"""
+    augmix: bool = Field(default_factory=lambda given: given["variant"] == "A" and given["fine_grained"])
+    """AugMix in the views; None: in variant A on fine-grained sets, in B never"""
 
 
 @register
@@ -52,7 +40,7 @@ class MaPLeTPT(TestTimeMethod):
     name, Config = "maple_tpt", MaPLeTPTConfig
     accepts = ("maple",)
 
-    def make_learner(self):
+    def make_learner(self) -> CoupledPrompt:
         c = self.config
         learner = CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         if c.variant == "A":

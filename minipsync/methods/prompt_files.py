@@ -1,41 +1,44 @@
 """Prompt files: safetensors plus metadata that says what the prompts belong to."""
 
 import json
-import re
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..data.few_shot import learned_pictures
 from ..files.paths import expand
-from ..files.tensors import read_checkpoint, read_metadata, read_tensors, tensors_in, write_tensors
-from ..training import learned_pictures
+from ..files.tensors import read_metadata, read_tensors, write_tensors
 
 FORMAT = "minipsync-prompts-1"
-LEARNED = re.compile(r"^(ctx$|proj\.|compound_prompt|meta_net\.)|VPT")      # names in official checkpoints
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "prompts"
 
 
 class SeveralFit(ValueError):
     """Of one seed there are several trainings; `paths` are their files."""
 
-    def __init__(self, text, paths):
+    def __init__(self, text: str, paths: list[Path]):
         super().__init__(text)
         self.paths = paths
 
 
-def save(method, path):
+def save(method: Any, path: str | Path) -> Path:
     """Write the learner of `method` to `path` (whole or not at all). Returns the path."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no learned prompts to save")
-    config = {k: getattr(method.config, k) for k in method.config.__dataclass_fields__}
-    metadata = {"format": FORMAT, "method": method.name, "config": json.dumps(config),
-                "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
-                "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
-                "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
-    return write_tensors(path, method.learner.state_dict(), metadata)
+    return write_tensors(path, method.learner.state_dict(), describe(method))
 
 
-def load(method, path="auto", **choice):
+def describe(method: Any) -> dict[str, str]:
+    """What the prompts of a method belong to: the metadata of their file."""
+    return {"format": FORMAT, "method": method.name, "config": json.dumps(method.config.model_dump()),
+            "class_names": json.dumps(method.class_names), "fingerprint": method.clip.fingerprint,
+            "layout": json.dumps(_layout(method)), "trained_on": method.trained_on,
+            "learned_from": json.dumps(method.learned_from), "history": json.dumps(method.history)}
+
+
+def load(method: Any, path: str | Path = "auto", **choice: Any) -> None:
     """Put the prompts of a file into the learner of `method`; ValueError says what does not fit."""
     if method.learner is None:
         raise TypeError(f"{method.name} has no prompts to load; just predict")
@@ -44,42 +47,29 @@ def load(method, path="auto", **choice):
     elif (path := expand(path)).is_dir():
         path = find(method, path, **choice)
     tensors, metadata = read(path)
-    reason = misfit(method, tensors, metadata) or _other_choice(metadata, **choice)
-    if reason:
+    if reason := _other_choice(metadata, **choice):
         raise ValueError(f"{path}: {reason}")
+    _take(method, tensors, metadata, Path(path).name, str(path))
+
+
+def hand_over(trained: Any, method: Any) -> Any:
+    """Give `method` the prompts of another one, as if by a file; ValueError says what does not fit."""
+    tensors = {name: x.detach().clone() for name, x in trained.learner.state_dict().items()}
+    _take(method, tensors, describe(trained), trained.prompts_from, f"the prompts of {trained.name}")
+    return method
+
+
+def _take(method: Any, tensors: dict[str, Tensor], metadata: dict[str, str], prompts_from: str,
+          where: str) -> None:
+    if reason := misfit(method, tensors, metadata):
+        raise ValueError(f"{where}: {reason}")
     method.learner.load_state_dict(tensors)
     method.learned_from = json.loads(metadata.get("learned_from", "{}"))
-    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), path.name
+    method.trained_on, method.prompts_from = metadata.get("trained_on", ""), prompts_from
     method.history = json.loads(metadata.get("history", "[]"))
 
 
-def load_official(method, path):
-    """Put the prompts of an official checkpoint (Dassl's layout) into the learner of `method`."""
-    if method.learner is None:
-        raise TypeError(f"{method.name} has no prompts to load; just predict")
-    state = {k.removeprefix("module.").removeprefix("prompt_learner."): v for k, v in
-             tensors_in(read_checkpoint(path), path).items()}
-    own = method.learner.state_dict()
-    for name, value in own.items():
-        if name not in state:
-            raise ValueError(f"{name} of this {method.name} is not in the state_dict of {path}; it has "
-                             f"{', '.join(k for k in state if 'resblocks' not in k)[:500]}")
-        theirs = list(getattr(state[name], "shape", ["no tensor"]))
-        if theirs != list(value.shape):
-            raise ValueError(f"{path}: {name} has shape {theirs}, this {method.name} wants "
-                             f"{list(value.shape)}; build it with the settings of the checkpoint")
-        if not state[name].isfinite().all():
-            raise ValueError(f"{path}: {name} contains NaN or infinity; take another checkpoint")
-    if more := [k for k in state if LEARNED.search(k) and k not in own]:
-        raise ValueError(f"{path} has {len(more)} learned tensors that this {method.name} has no place for, "
-                         f"first {more[0]}: it is of another method, or deeper; build it with the "
-                         "checkpoint's settings, as depth=9")
-    method.learner.load_state_dict({k: state[k].float() for k in own})
-    method.trained_on, method.prompts_from, method.history = "", Path(path).name, []
-    method.learned_from = {}
-
-
-def read(path):
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a prompt file. Never unpickles."""
     expected = ('a file that method.save(path) wrote, or "auto" for the shipped prompts (pickles are refused;'
                 " for a checkpoint of the official code use method.load_official(path))")
@@ -89,7 +79,7 @@ def read(path):
     return tensors, metadata
 
 
-def misfit(method, tensors, metadata):
+def misfit(method: Any, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """Why these prompts do not belong to `method`; empty if they do."""
     good = (method.name, *method.accepts)
     if metadata["method"] not in good:
@@ -116,7 +106,8 @@ def misfit(method, tensors, metadata):
     return ""
 
 
-def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=None):
+def find(method: Any, folder: str | Path | None = None, *, trained_on: str = "imagenet",
+         seed: int | None = None, train_set: Any = None) -> Path:
     """The file in `folder`, or in the package, with prompts as this method would train them: for its backbone
     and settings, and with `seed`, or the method's own; for a method that only takes prompts, the lowest.
 
@@ -159,7 +150,21 @@ def find(method, folder=None, *, trained_on="imagenet", seed=None, train_set=Non
     return paths[0]
 
 
-def _other_choice(metadata, trained_on=None, seed=None, train_set=None):
+def find_in(method: Any, folder: str | Path | None, **choice: Any) -> Path:
+    """`find` in `folder`, if there is one, else in the package; of two errors the one that lists files."""
+    if folder is None:
+        return find(method, **choice)
+    try:
+        return find(method, folder, **choice)
+    except FileNotFoundError as missing:
+        try:
+            return find(method, **choice)
+        except FileNotFoundError as error:
+            raise (error if str(missing).endswith("none") else missing) from None
+
+
+def _other_choice(metadata: dict[str, str], trained_on: str | None = None, seed: int | None = None,
+                  train_set: Any = None) -> str:
     """In what the prompts of a file are not those that were asked for by name; empty if in nothing."""
     if trained_on not in (None, metadata["trained_on"]):
         return f"trained on {metadata['trained_on']!r}"
@@ -167,7 +172,7 @@ def _other_choice(metadata, trained_on=None, seed=None, train_set=None):
     return (f"seed {theirs}" if seed not in (None, theirs) else "") or _other_pictures(metadata, train_set)
 
 
-def _other_pictures(metadata, train_set):
+def _other_pictures(metadata: dict[str, str], train_set: Any) -> str:
     """Whether the prompts of a file were learned from other pictures than those of `train_set`; empty if not,
     or if the file or the caller does not know."""
     known = json.loads(metadata.get("learned_from", "{}"))
@@ -179,7 +184,7 @@ def _other_pictures(metadata, train_set):
         f"{known['pictures']} there, {ours} here)")
 
 
-def _other_training(method, config):
+def _other_training(method: Any, config: dict) -> str:
     """In which setting the prompts of a file with this config were trained otherwise; empty if in none."""
     names = config if method.prompt_settings is None else method.prompt_settings
     for name in (n for n in names if n != "seed" and n in config and hasattr(method.config, n)):
@@ -189,6 +194,6 @@ def _other_training(method, config):
     return ""
 
 
-def _layout(method):
+def _layout(method: Any) -> dict:
     """Where the learner's slots sit in the text; trained prompts mean nothing elsewhere."""
     return {k: getattr(method.learner, k) for k in ("n_ctx", "tail", "position", "n_classes")}

@@ -1,66 +1,109 @@
 """PromptSync (Khandelwal 2024, arXiv:2404.07520): pull a test image to class prototypes, keep those apart.
 
-No code was published and the text leaves 30 points open: METHODS 5.9.2 has the equations, 5.9.4 our choices,
-each a field of `PromptSyncConfig`. With prompts theta_0 and a test image x, each of n steps is
+No code was published, and the text leaves 30 points open: docs/METHODS.md, 5.9.2, has the equations, 5.9.4
+our choices, each a field of `PromptSyncConfig`. With prompts theta_0 and a test image x, each of n steps is
 
     meta-train   g_D    = grad L_D(theta_0),   theta' = theta_0 - alpha g_D            on source samples
     meta-test    F      = views of x with the lowest entropy under theta', p_bar = their mean prediction
                  g_test = grad [ L_ent + lambda_A L_A ](theta')                        on the views F
     average      g      = (lambda_D g_D + g_test) / 2
 
-and then theta_0 gets one optimiser update with the mean of g, classifies x and is put back. L_D, L_A, L_ent:
-`losses.discrimination`, `.prototype_alignment`, `.marginal_entropy`.
+and then theta_0 gets one optimiser update with the mean of g, classifies x and is put back. L_D is
+`discrimination`, L_A `prototype_alignment`, L_ent TPT's `marginal_entropy`.
 
 theta_0 is the same for every image, so with one fixed source batch g_D is a constant: that is PromptSync*
 (`refresh="once"`). PromptSync draws the source batch anew for each image, from a seed that its content gives.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..source.prototypes import image_prototypes, source_samples
-from ..views.crops import content_seed, make_views
-from .base import register
-from .episodes import Adapted, careful_step
-from .losses import discrimination, marginal_entropy, prototype_alignment, select_confident, take_views
+from ..source.prototypes import image_prototypes
+from ..views.crops import content_seed
+from .base import Params
 from .maple import MaPLe
+from .numerics import careful_step, full_precision, gradients
 from .promptsync_config import PromptSyncConfig, PromptSyncStarConfig
-from .promptsync_source import PrototypeMethod
+from .promptsync_source import PrototypeMethod, source_samples
+from .registry import register
+from .test_time import Adapted, stack_history
+from .tpt import marginal_entropy, select_confident, take_views
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
-def gradients(loss, theta, precision, create_graph=False):
-    """Gradients by name of the episodes' losses [B] for their theta [B, ...]; 0 where one plays no part."""
-    scale = 1000.0 if precision == "fp16" else 1.0                         # as TestTimeMethod.tune
-    found = torch.autograd.grad(scale * loss.sum(), list(theta.values()), create_graph=create_graph,
-                                allow_unused=True, materialize_grads=True)
-    return {k: g / scale for k, g in zip(theta, found, strict=True)}
+# ---- L_D and L_A ----
+def discrimination(samples: Mapping[str, Tensor], prototypes: Mapping[str, Tensor],
+                   weights: Mapping[str, Tensor] | None = None, scale: Tensor | float = 100.0) -> Tensor:
+    """Prototype discrimination L_D = -(1/K) sum_k log(L_pos(k) / L_neg(k)) -> [B].
+
+    For every part (text, vision, cls), K classes, and A(k) augmented samples of class k:
+      samples    [B, K, A, D]   h_a, not necessarily of unit length (s is the cosine)
+      prototypes [B, K, D]      p_k
+      weights    [B, K, A]      w_a, summing to 1 over A; 0 pads a class with fewer samples. Default 1 / A.
+    L_pos(k) = sum_parts sum_{a in A(k)} w_a exp(s(h_a, p_k) / tau)
+    L_neg(k) = sum_parts sum_{j != k} [ exp(s(p_k, p_j) / tau) + sum_{a in A(k)} w_a exp(s(h_a, p_j) / tau)
+                                        + sum_{b in A(j)} w_b exp(s(p_k, h_b) / tau) ]
+    `scale` = 1 / tau. One K x K matrix per part, M[k, j] = log sum_{a in A(k)} w_a exp(s(h_a, p_j) / tau),
+    holds all terms with samples: its diagonal is L_pos, its rows and its columns are the last two terms of
+    L_neg. Everything stays in log space: exp(100) does not fit float32. ValueError for K < 2: no negatives.
+    """
+    positive, negative = [], []
+    for part, h in samples.items():
+        h, p = full_precision(h), F.normalize(full_precision(prototypes[part]), dim=-1)
+        n_classes, n_samples = h.shape[1], h.shape[2]
+        if n_classes < 2:
+            raise ValueError("discrimination over 1 class: expected at least 2, raise classes_per_step")
+        w = h.new_full(h.shape[:3], 1 / n_samples) if weights is None else weights[part].to(h)
+        cosine = torch.einsum("bkad,bjd->bkja", F.normalize(h, dim=-1), p)
+        mass = (scale * cosine + w.log()[:, :, None, :]).logsumexp(-1)                          # M [B, K, K]
+        between = scale * p @ p.mT                                                              # [B, K, K]
+        other = torch.stack([between, mass, mass.mT])                                           # [3, B, K, K]
+        same = torch.eye(n_classes, dtype=torch.bool, device=h.device)
+        positive.append(mass.diagonal(dim1=-2, dim2=-1))                                        # [B, K]
+        negative.append(other.masked_fill(same, -torch.inf).logsumexp(dim=(0, 3)))              # [B, K]
+    log_pos, log_neg = torch.stack(positive).logsumexp(0), torch.stack(negative).logsumexp(0)
+    return -(log_pos - log_neg).mean(-1)
 
 
-def leaves(theta):
+def prototype_alignment(samples: Mapping[str, Tensor], prototypes: Mapping[str, Tensor],
+                        weights: Tensor) -> Tensor:
+    """Prototype alignment L_A = sum_c p_bar[c] sum_parts (L_amp + L_ang) -> [B].
+
+    samples: part -> [B, 1, D] (one prototype of the test image for all classes) or [B, C, D] (one per class:
+    the text part); prototypes: part -> [C, D]; weights: p_bar [B, C].
+    L_amp = log(1 + |h - p_c|^2), L_ang = -log((1 + cos(h, p_c)) / 2); both are 0 where h = p_c.
+    """
+    distance = torch.zeros_like(weights)
+    for part, h in samples.items():
+        h, p = full_precision(h), full_precision(prototypes[part])
+        amplitude = torch.log1p((h - p).square().sum(-1))                                       # [B, C]
+        cosine = F.cosine_similarity(h, p.expand(len(h), *p.shape), dim=-1)                     # [B, C]
+        distance = distance + amplitude - torch.log(((1 + cosine) / 2).clamp(min=1e-6))
+    return (weights * distance).sum(-1)
+
+
+def leaves(theta: Params) -> Params:
+    """The same values as new leaves that require a gradient."""
     return {k: p.detach().requires_grad_() for k, p in theta.items()}
 
 
 @register
 class PromptSync(PrototypeMethod):
-    """Tune MaPLe prompts on a test image by entropy, prototype alignment and prototype discrimination. Needs
-    MaPLe's prompts and the source's prototypes and images: `load()`, or `prepare(source_set)`."""
+    """Tune MaPLe prompts on a test image by entropy, prototype alignment and prototype discrimination.
+
+    Needs MaPLe's prompts, and the source's prototypes and images for them.
+    """
 
     name, Config, recipe = "promptsync", PromptSyncConfig, MaPLe.recipe
 
-    def make_views(self, image):
-        c = self.config
-        return make_views(image, 1 + c.n_views, self.clip, c.view_config, seed=content_seed(image, c.seed))
-
-    def start(self, x):
-        theta = super().start(x)
-        return theta if self.config.tune == "all" else {k: p for k, p in theta.items() if "proj" not in k}
-
-    def adapt(self, views):
-        """Tune B private copies of theta_0 on views [B, 1 + V, 3, S, S], as written above. -> Adapted."""
+    def adapt(self, views: Tensor) -> Adapted:
+        """Tune B private copies of theta_0 on views [B, 1 + V, 3, S, S], as written above."""
         self.check_source()
         c, theta, history, selected = self.config, self.start(views), [], None
         theta_0, mean = theta, {k: torch.zeros_like(p) for k, p in theta.items()}
@@ -81,34 +124,36 @@ class PromptSync(PrototypeMethod):
                 p.grad = mean[k]
             optimizer = OPTIMIZERS[c.optimizer](theta_0.values(), lr=c.lr, weight_decay=c.weight_decay)
             careful_step(optimizer, theta_0)
-        stacked = {k: torch.stack([h[k] for h in history]) for k in history[0]} if history else {}
-        return Adapted({k: p.detach() for k, p in theta_0.items()}, stacked, selected, views[:, :1])
+        tuned = {k: p.detach() for k, p in theta_0.items()}
+        return Adapted(tuned, stack_history(history), selected, views[:, :1])
 
     # ---- meta-train: L_D on source samples ----
-    def meta_train(self, theta, views, step):
+    def meta_train(self, theta: Params, views: Tensor, step: int) -> tuple[Params, dict[str, Tensor]]:
         """g_D by name [B, ...] at theta and {"discrimination": L_D [B]}; zeros and {} where L_D is off."""
         c, n = self.config, len(views)
         if not c.discrimination:
             return {k: torch.zeros_like(p) for k, p in theta.items()}, {}
         if c.refresh == "image":
             return self.source_gradient(theta, [content_seed(v[0], c.seed) + step for v in views])
-        if self._constant is None:                     # `use` forgets it, `check_source` guards the prompts
+        if self._constant is None:                     # a new source forgets it
             self._constant = self.source_gradient(self.start(views[:1]), [c.seed])
-        return tuple({k: v.expand(n, *v.shape[1:]) for k, v in each.items()} for each in self._constant)
+        g_d, l_d = ({k: v.expand(n, *v.shape[1:]) for k, v in each.items()} for each in self._constant)
+        return g_d, l_d
 
-    def source_gradient(self, theta, seeds):
+    def source_gradient(self, theta: Params, seeds: Sequence[int]) -> tuple[Params, dict[str, Tensor]]:
         """`meta_train` with one source batch per seed, of `classes_per_step` classes."""
         c = self.config
-        batch = self.source.draw(seeds, c.classes_per_step, c.source_views)
+        assert self.source is not None and self.source.sampler is not None                     # check_source
+        batch = self.source.sampler.draw(seeds, c.classes_per_step, c.source_views)
         samples, prototypes, weights = source_samples(self.clip, self.learner, self.learner(theta),
-                                                      self.prototypes, batch, c.parts)
+                                                      self.known, batch, c.parts)
         scale = 1 / c.tau if c.tau else self.clip.logit_scale
         loss = discrimination(samples, prototypes, weights, scale)                             # [B]
         g_d = gradients(loss, theta, self.clip.precision, create_graph=c.second_order)
         return g_d, {"discrimination": loss.detach()}
 
     # ---- meta-test: L_ent + lambda_A L_A on the confident views ----
-    def meta_test(self, theta, views):
+    def meta_test(self, theta: Params, views: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Losses by name, each [B], "loss" their weighted sum, at theta'; and the selected views [B, k]."""
         c, scale, prompts = self.config, self.clip.logit_scale, self.learner(theta)
         text, source = self.class_texts(prompts)                                               # [B, C, D]
@@ -126,7 +171,7 @@ class PromptSync(PrototypeMethod):
             loss = loss + c.lambda_a * losses["alignment"]
         return losses | {"loss": loss}, selected
 
-    def alignment(self, features, h, text, source, h_text):
+    def alignment(self, features: Tensor, h: Params, text: Tensor, source: Tensor, h_text: Tensor) -> Tensor:
         """L_A [B]; features [B, k, D] and prototypes h of the views, the rest as `class_texts` gives it."""
         c = self.config
         known = source if c.outside == "source" else text
@@ -137,7 +182,7 @@ class PromptSync(PrototypeMethod):
         if c.weights == "top1":
             p_bar = p_bar * (p_bar == p_bar.amax(-1, keepdim=True))
         samples = {part: x.mean(1, keepdim=True) for part, x in h.items()} | {"text": h_text}
-        frozen = {part: getattr(self.prototypes, part) for part in c.parts}
+        frozen = {part: getattr(self.known, part) for part in c.parts}
         return prototype_alignment({part: samples[part] for part in c.parts}, frozen,
                                    p_bar if c.weights_gradient else p_bar.detach())
 

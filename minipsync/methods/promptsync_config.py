@@ -1,89 +1,116 @@
 """The settings of PromptSync: a field for each point that the paper leaves open, (n) as in METHODS 5.9.3."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ..settings import require
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ..settings import Probability, Share, some_of
 from ..source.prototypes import PARTS
-from ..views.crops import RELATIONS, ViewConfig
-from .tpt import check_test_time
+from ..views.crops import CropScale, ViewConfig
+from ..views.wordnet import RELATIONS
+from .maple import MaPLeConfig
+from .test_time import TestTimeConfig
 
 
-@dataclass(frozen=True)
-class PromptSyncConfig:
-    """[paper]: the text says so. [ours]: it does not; numbers are chosen on the validation domain."""
+class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
+    """PromptSync's settings: [paper] means that the text says so, [ours] that it does not.
+
+    Our numbers were chosen on the validation domain; n_ctx, depth and init are those of the loaded MaPLe.
+    """
 
     # the objective
-    entropy: bool = True                  # L_ent on; Table 5 lists it, the algorithm does not (16) [ours]
-    alignment: bool = True                # L_A on [paper]
-    discrimination: bool = True           # L_D on [paper]
-    lambda_a: float = 1.0                 # weight of L_A beside L_ent (15) [ours]
-    lambda_d: float = 1.0                 # weight of g_D in the average (15) [ours]
-    parts: tuple[str, ...] = PARTS        # prototypes in L_A and L_D (6, 30) [ours]
-    tau: float | None = None              # temperature of L_D; None: the model's, 1 / logit_scale (9) [ours]
-    weights: Literal["all", "top1"] = "all"            # p_bar of all classes, or of the likeliest (28) [both]
-    weights_gradient: bool = False        # does p_bar in L_A carry gradient? [ours]
-    prototype_of: Literal["views", "image"] = "views"  # h_x in L_A: mean over F, or view 0 (12) [both]
-    outside: Literal["source", "nearest"] = "source"   # p_bar over source classes, or over target classes,
-    #                                       each of which counts for its nearest source class (14) [ours]
+    entropy: bool = True
+    """L_ent is on; Table 5 lists it, the algorithm does not (16) [ours]"""
+    alignment: bool = True
+    """L_A is on [paper]"""
+    discrimination: bool = True
+    """L_D is on [paper]"""
+    lambda_a: NonNegativeFloat = 1.0
+    """weight of L_A beside L_ent (15) [ours]"""
+    lambda_d: NonNegativeFloat = 1.0
+    """weight of g_D in the average (15) [ours]"""
+    parts: Annotated[tuple[str, ...], some_of(PARTS)] = PARTS
+    """prototypes in L_A and L_D (6, 30) [ours]"""
+    tau: PositiveFloat | None = None
+    """temperature of L_D; None: the model's, 1 / logit_scale (9) [ours]"""
+    weights: Literal["all", "top1"] = "all"
+    """p_bar of all classes, or of the likeliest alone (28) [both]"""
+    weights_gradient: bool = False
+    """p_bar in L_A carries gradient [ours]"""
+    prototype_of: Literal["views", "image"] = "views"
+    """h_x in L_A: the mean over the views F, or the image itself, view 0 (12) [both]"""
+    outside: Literal["source", "nearest"] = "source"
+    """p_bar over the source classes, or over the target classes, each of which counts for its nearest source
+    class (14) [ours]"""
     # the iteration
-    alpha: float = 1e-3                   # rate of the meta-train step (17) [ours]
-    lr: float = 5e-3                      # beta, rate of the final update (17) [ours]
-    optimizer: Literal["adamw", "sgd"] = "adamw"       # of the update, fresh for each image (17, 19) [ours]
-    weight_decay: float = 0.01            # as TPT and PromptAlign; the formula has none (17) [ours]
-    steps: int = 1                        # n, whose gradients are averaged [paper: n >= 1]
-    advance: bool = False                 # does theta move by -alpha g inside the n steps? (18) [ours]
-    second_order: bool = False            # gradient through theta' (18) [ours]
-    tune: Literal["all", "prompts"] = "all"            # all MaPLe tensors, or no couplings (2) [ours]
+    alpha: NonNegativeFloat = 1e-3
+    """rate of the meta-train step (17) [ours]"""
+    lr: PositiveFloat = 5e-3
+    """beta, rate of the final update (17) [ours]"""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """of the final update, fresh for each image (17, 19) [ours]"""
+    weight_decay: NonNegativeFloat = 0.01
+    """of the optimiser, as TPT and PromptAlign; the formula has none (17) [ours]"""
+    steps: NonNegativeInt = 1
+    """n, steps whose gradients are averaged; 0: no tuning [paper: n >= 1]"""
+    advance: bool = False
+    """theta moves by -alpha g inside the n steps (18) [ours]"""
+    second_order: bool = False
+    """the gradient goes through theta', too (18) [ours]"""
+    tune: Literal["all", "prompts"] = "all"
+    """all MaPLe tensors, or the prompts without the couplings (2) [ours]"""
     # the source batch of L_D
-    refresh: Literal["image", "once"] = "image"        # drawn anew per image, or PromptSync* (24) [ours]
-    classes_per_step: int = 16            # K; 0 = all (10) [ours]
-    source_views: int = 2                 # augmented views per class, A(c) (8) [ours]
-    text_variants: int = 4                # texts per class, the name included (21) [ours]
-    relations: tuple[str, ...] = tuple(RELATIONS)      # WordNet's synonyms, meronyms, antonyms [paper]
-    prototype_views: int = 4              # augmented views per source image in p_c (7, 8) [ours]
-    shots: int | None = 16                # source images per class; None: all (22) [paper, for the prompts]
-    cache_mb: int = 512                   # source images kept in memory
-    # the learner: MaPLe's, as trained
-    coupled: bool = True                  # MaPLe; False: IVLP's independent prompts (1) [ours]
-    n_ctx: int = 2                        # [paper]
-    depth: int = 3                        # [paper]
-    init: str | None = "a photo of a"     # as MaPLe
+    refresh: Literal["image", "once"] = "image"
+    """the source batch is drawn anew per image, or once: PromptSync* (24) [ours]"""
+    classes_per_step: NonNegativeInt = 16
+    """K, classes in a source batch; 0: all (10) [ours]"""
+    source_views: PositiveInt = 2
+    """augmented views per class in a source batch, A(c) (8) [ours]"""
+    text_variants: PositiveInt = 4
+    """texts per class, the name included (21) [ours]"""
+    relations: Annotated[tuple[str, ...], some_of(RELATIONS)] = tuple(RELATIONS)
+    """WordNet's relations that give the texts: synonyms, meronyms, antonyms [paper]"""
+    prototype_views: NonNegativeInt = 4
+    """augmented views per source image in a prototype p_c (7, 8) [ours]"""
+    shots: PositiveInt | None = 16
+    """source images per class; None: all (22) [paper, for the prompts]"""
+    cache_mb: NonNegativeInt = 512
+    """MiB of source images to keep in memory"""
+    # the learner, beside n_ctx, depth and init
+    coupled: bool = True
+    """MaPLe's prompts; False: IVLP's independent ones (1) [ours]"""
     # the views
-    n_views: int = 127                    # augmented views, beside the image itself [paper; (11)]
-    selection: float = 0.1                # F: 12 of 128, under theta' (11) [ours]
-    crop_scale: tuple[float, float] = (0.08, 1.0)      # random crops [paper], TPT's range [ours]
-    background: float = 0.5               # share of views with another background [paper] (20) [ours]
-    corruption: float = 0.5               # share of views with a corruption [paper] (20) [ours]
-    corruption_severity: int = 3          # 1 … 3 of ImageNet-C's five (20) [ours]
-    seed: int = 1                         # of the views and the source batch
-    episodes: int | None = None           # images at a time, no matter for the result; None = by memory
+    n_views: PositiveInt = 127
+    """augmented views, beside the image itself [paper; (11)]"""
+    selection: Share = 0.1
+    """the share of the views that is F, those of lowest entropy under theta': 12 of 128 (11) [ours]"""
+    crop_scale: CropScale = (0.08, 1.0)
+    """smallest and largest share of the image in a random crop [paper]; the range is TPT's [ours]"""
+    background: Probability = 0.5
+    """share of the views with another background [paper] (20) [ours]"""
+    corruption: Probability = 0.5
+    """share of the views with a corruption [paper] (20) [ours]"""
+    corruption_severity: Annotated[int, Field(ge=1, le=5)] = 3
+    """severities are drawn from 1 to this, of ImageNet-C's five (20) [ours]"""
+    seed: int = 1
+    """seed of the views, the source batch and the few-shot choice of the source"""
 
-    def __post_init__(self):
-        check_test_time("promptsync", self)
-        for name in ("lambda_a", "lambda_d", "alpha", "prototype_views", "classes_per_step", "cache_mb"):
-            require(getattr(self, name) >= 0, "promptsync", name, getattr(self, name), "0 or more")
-        for name in ("source_views", "text_variants", "depth"):
-            require(getattr(self, name) >= 1, "promptsync", name, getattr(self, name), "1 or more")
-        require(self.classes_per_step != 1, "promptsync", "classes_per_step", 1, "2 or more, or 0 for all")
-        require(self.tau is None or self.tau > 0, "promptsync", "tau", self.tau, "a positive number, or None")
-        require(self.parts and set(self.parts) <= set(PARTS), "promptsync", "parts", self.parts,
-                f"some of {', '.join(PARTS)}")
-        require(self.entropy or self.alignment or self.discrimination, "promptsync", "entropy", False,
-                "True where alignment and discrimination are off: nothing would be minimised")
-        require(not (self.second_order and self.refresh == "once"), "promptsync", "second_order", True,
-                "False with refresh='once', where g_D is a constant")
-        self.view_config                  # noqa: B018  (checks the settings of the views)
+    def check(self) -> None:
+        self.require(self.classes_per_step != 1, "classes_per_step", "2 or more, or 0 for all")
+        self.require(self.entropy or self.alignment or self.discrimination, "entropy",
+                     "True where alignment and discrimination are off: nothing would be minimised")
+        self.require(not (self.second_order and self.refresh == "once"), "second_order",
+                     "False with refresh='once', where g_D is a constant")
 
     @property
-    def view_config(self):
+    def view_config(self) -> ViewConfig:
         """How test views and source views are augmented."""
         return ViewConfig(crop_scale=self.crop_scale, background=self.background, corruption=self.corruption,
                           corruption_severity=self.corruption_severity)
 
 
-@dataclass(frozen=True)
-class PromptSyncStarConfig(PromptSyncConfig):
+class PromptSyncStarConfig(PromptSyncConfig, title="promptsync_star"):
     """PromptSync*: faster, slightly less accurate [paper]; read as one g_D for all images (24) [ours]."""
 
     refresh: Literal["image", "once"] = "once"
+    """the source batch is drawn once, or anew per image: PromptSync (24) [ours]"""

@@ -1,163 +1,152 @@
-"""The source side of PromptSync: prototypes and source images, computed, loaded or taken from the package."""
+"""What PromptSync knows of its source: its class prototypes, and a sampler of its images."""
 
 import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..clip.text import PackedText
 from ..data.content import of_dataset
-from ..data.mini import Mini
-from ..source.prototypes import Prototypes, SourceSampler, text_prototypes
-from ..training import few_shot_images, learned_pictures
-from .episodes import TestTimeMethod
-from .prompts import CoupledPrompt, IndependentPrompt
+from ..data.few_shot import few_shot_images, learned_pictures
+from ..source.domain import SourceDomain
+from ..source.prototypes import Prototypes, image_prototypes, text_prototypes, variant_prototypes
+from ..source.sampler import SourceBatch, SourceSampler
+from ..views.crops import content_seed, make_views
+from .base import Params
+from .ivlp import IndependentPrompt
+from .learner import Prompts
+from .maple import CoupledPrompt
+from .memory import episodes_in_memory
+from .with_source import SourceMethod
 
 
-class PrototypeMethod(TestTimeMethod):
-    """A test-time method that knows its source: `prototypes` of its classes, and `source`, a sampler of its
-    images. Both belong to the present prompts, and go when others are loaded."""
+def source_samples(clip: Any, learner: Any, prompts: Any, prototypes: Prototypes, batch: SourceBatch,
+                   parts: Sequence[str]) -> tuple[Params, Params, Params]:
+    """What `discrimination` takes, by part: samples h_a [B, K, A, D], p_k [B, K, D], weights w_a [B, K, A].
 
-    keeps = "prototypes"
+    They are those of a source batch under `prompts` with an episode axis; text samples are the text variants.
+    """
+    n_classes, n_views = batch.views.shape[1:3]
+    samples, weights = {}, {}
+    if set(parts) & {"vision", "cls"}:
+        _, h = image_prototypes(clip, batch.views.flatten(1, 2), prompts.vision)               # [B, K * A, D]
+        samples = {part: h[part].unflatten(1, (n_classes, n_views)) for part in h if part in parts}
+        weights = {part: torch.full_like(x[..., 0], 1 / n_views) for part, x in samples.items()}
+    if "text" in parts:
+        names = [[prototypes.variants[c] for c in row] for row in batch.labels.tolist()]
+        samples["text"], weights["text"] = variant_prototypes(clip, learner, prompts.text, names)
+    return samples, {part: getattr(prototypes, part)[batch.labels] for part in samples}, weights
 
-    def __init__(self, clip, class_names, config=None, **settings):
-        super().__init__(clip, class_names, config, **settings)
-        self.use(None)
+
+class PrototypeMethod(SourceMethod):
+    """A test-time method that compares with its source's class prototypes, and with images of the source."""
+
+    needs = "prototypes"
+    _constant: Any = None                                # PromptSync*'s g_D, of the present source
+    _source_names: list[str]
+    _source_packed: PackedText
 
     @property
-    def accepts(self):
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("maple" if self.config.coupled else "ivlp", "promptsync", "promptsync_star")
 
-    @property
-    def fingerprint(self):
-        """Which source images L_D draws: records are keyed by it, beside the prototypes themselves."""
-        data = getattr(self.source, "dataset", None)
-        if data is None or not self.config.discrimination:
-            return None
-        ids = "\n".join([of_dataset(data), *map(data.image_id, range(len(data)))])
-        return hashlib.sha256(ids.encode()).hexdigest()[:12]
-
-    def make_learner(self):
+    def make_learner(self) -> CoupledPrompt | IndependentPrompt:
         c = self.config
         if c.coupled:
             return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         return IndependentPrompt(self.clip, c.n_ctx, c.depth, c.n_ctx, c.depth, c.init, seed=c.seed)
 
-    def own_tensors(self):
-        own = [self.prototypes.text, self.prototypes.vision, self.prototypes.cls] if self.prototypes else []
-        return super().own_tensors() + own
-
-    def _apply(self, fn, recurse=True):
-        super()._apply(fn, recurse)
-        self._constant = None
-        if self.prototypes is not None:                          # method.to(device) takes the source along
-            self.prototypes = self.prototypes.to(next(self.parameters()).device)
-        return self
-
-    @property
-    def source_packed(self):
-        """The source classes' texts as packed tokens, on the CLIP's device."""
-        self._source_packed = self._source_packed.to(self.clip.device)
-        return self._source_packed
-
-    def use(self, prototypes, source_set=None):
-        """Take these prototypes, and draw source samples from `source_set` (without one L_D must be off)."""
-        names = source_set.class_names if source_set is not None else None
-        if prototypes is not None and (reason := prototypes.misfit(self.clip, self.learner, names)):
-            raise ValueError(f"{self.name}: {reason}; method.prepare(source_set) computes fitting ones")
-        self.prototypes = self.source = self._source_packed = self._constant = None
-        self._made_for = self.copy_prompts()
-        if prototypes is not None:
-            self.prototypes = prototypes.to(next(self.parameters()).device)
-            self._source_packed = self.learner.packing(prototypes.class_names)
-        if source_set is not None:
-            self.source = SourceSampler(source_set, self.clip, self.config.view_config, self.config.cache_mb)
-        return self
-
-    def prepare(self, source_set, *, prototypes=None, checkpoint=None, progress=True):
-        """Compute the prototypes of `source_set`, at most `shots` images per class, under the present prompts
-        (or take given ones), and draw the samples of L_D from the same images. Returns self.
-
-        The paper: ImageNet, 16 images per class. `method.prototypes.save(path)` keeps the prototypes.
-        checkpoint: see `one_pass`."""
-        self.check_device()
+    def make_views(self, image: Image.Image | Tensor) -> Tensor:
         c = self.config
-        source_set = source_set.subset(few_shot_images(source_set, c.shots, c.seed))
-        if prototypes is None:
-            recipe = self.recipe_of_prototypes()
-            shots = recipe.pop("shots")
-            prototypes = Prototypes.collect(self.clip, self.learner, source_set, progress=progress,
-                                            checkpoint=checkpoint, **recipe)
-            prototypes.recipe["shots"] = shots
-        return self.use(prototypes, source_set)
+        return make_views(image, 1 + c.n_views, self.clip, c.view_config, seed=content_seed(image, c.seed))
 
-    def recipe_of_prototypes(self):
-        """The settings that prototypes are computed with. Their views are always PROMPTSYNC_VIEWS, however
-        those of the test image are cut."""
-        c = self.config
-        return {"n_views": c.prototype_views, "n_variants": c.text_variants, "relations": list(c.relations),
-                "seed": c.seed, "shots": c.shots}
+    def start(self, x: Tensor) -> Params:
+        theta = super().start(x)
+        return theta if self.config.tune == "all" else {k: p for k, p in theta.items() if "proj" not in k}
 
-    def fit(self, train_set, *, progress=True, **settings):
-        """Train the prompts as MaPLe does, then `prepare` with the same set."""
-        super().fit(train_set, progress=progress, **settings)
-        return self.prepare(train_set, progress=progress)
+    def batch_size(self) -> int:
+        c, batch = self.config, 0
+        if c.refresh == "image" and c.discrimination and self.source is not None:
+            batch = (c.classes_per_step or len(self.known.cls)) * c.source_views
+        chosen = max(1, int((1 + c.n_views) * c.selection))
+        return c.episodes or episodes_in_memory(self, batch + chosen)
 
-    def load(self, path="auto", *, source=None, prototypes=None, folder=None, **choice):
-        """Read prompts, as `Method.load`, and what belongs to them.
-
-        prototypes: a file; None: those in `folder` or in the package that were made for these prompts and
-        settings, else computed from `source`.
-        source: the data set they are of; None: for the mini CLIP the one its prompts were trained on, from
-        the package, for others no set (then L_D must be off). Returns self."""
-        super().load(path, **choice)
-        self.use(None)
-        if prototypes is None:
-            return self.use_source(folder, source)
-        found, wanted = Prototypes.load(prototypes, self.clip, self.learner), self.recipe_of_prototypes()
-        if found.recipe and found.recipe != wanted:
-            raise ValueError(f"{self.name}: {prototypes} was made with {found.recipe}, the settings ask "
-                             f"for {wanted}; build with those settings, or method.prepare(source_set)")
-        return self.use_source(None, source, found)
-
-    def find_source(self, folder=None, source_set=None):
-        """The prototypes in `folder` or in the package that belong to the present prompts, and, if it is
-        given, to the pictures of `source_set`; or None."""
-        c, source = self.config, {"source": self.trained_on} if self.trained_on else {}
-        source |= {"content": learned_pictures(source_set, c.shots, c.seed)} if source_set is not None else {}
-        return Prototypes.find(self.clip, self.learner, folder, recipe=self.recipe_of_prototypes(), **source)
-
-    def use_source(self, folder=None, source_set=None, prototypes=None):
-        """Take `prototypes`, else what `find_source` finds, else what `source_set` gives; and draw source
-        images from that set, for the mini CLIP by default from the one its prompts were trained on."""
-        if source_set is None and self.clip.name == "mini" and self.trained_on in Mini.names:
-            source_set = Mini().dataset(self.trained_on, split="train")
-        found = self.find_source(folder, source_set) if prototypes is None else prototypes
-        return self.use(found) if source_set is None else self.prepare(source_set, prototypes=found)
-
-    def class_texts(self, prompts):
+    def class_texts(self, prompts: Prompts) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Features [B, C, D] of the target classes; features and prototypes [B, S, D] of the source's."""
         if not self.config.alignment:
             return self.clip.encode_text(self.packed, prompts.text), ()
-        source = text_prototypes(self.clip, self.source_packed, prompts.text)
-        if self.class_names == self.prototypes.class_names:                    # one pass does for both
+        self._source_packed = self._source_packed.to(self.clip.device)
+        source = text_prototypes(self.clip, self._source_packed, prompts.text)
+        if self.class_names == self._source_names:                             # one pass does for both
             return source[0], source
         return self.clip.encode_text(self.packed, prompts.text), source
 
-    def check_source(self):
-        """ValueError that says what is missing or out of date, and how to get it."""
-        self.check_device()
-        c = self.config
-        if not c.steps or not (c.alignment or c.discrimination):
-            return
-        mend = "method.prepare(source_set) computes them from the set that the prompts were trained on"
-        if self.prototypes is None:
-            raise ValueError(f"{self.name} has no source prototypes for these prompts; {mend}")
-        if not self.prompts_are(self._made_for):
-            raise ValueError(f"{self.name}: the prompts are not those that the source prototypes were made "
-                             f"for, they have changed since; {mend}")
-        if self.source is None and c.discrimination:
-            raise ValueError(f"{self.name} has no source images, discrimination=True needs them; "
-                             "method.prepare(source_set, prototypes=method.prototypes) keeps the prototypes")
+    # ---- the source ----
+    def source_settings(self) -> dict:
+        """The settings that prototypes are computed with.
 
-    def default_episodes(self):
-        c, batch = self.config, 0
-        if c.refresh == "image" and c.discrimination and self.prototypes is not None:
-            batch = (c.classes_per_step or len(self.prototypes.class_names)) * c.source_views
-        return self.episodes_in_memory(batch + max(1, int((1 + c.n_views) * c.selection)))
+        Their views are always PROMPTSYNC_VIEWS, however those of the test image are cut.
+        """
+        c = self.config
+        return {"n_views": c.prototype_views, "n_variants": c.text_variants, "relations": list(c.relations),
+                "seed": c.seed}
+
+    def source_set(self, data: Any) -> Any:
+        """At most `shots` images per class, as the prompts were learned from: the paper's 16 of ImageNet."""
+        return data.subset(few_shot_images(data, self.config.shots, self.config.seed))
+
+    def prepare(self, source_set: Any, *, found: SourceDomain | None = None,
+                checkpoint: str | Path | None = None, progress: bool = True) -> Self:
+        """As `SourceMethod.prepare`; the samples of L_D are drawn from the same images. Returns self."""
+        super().prepare(source_set, found=found, checkpoint=checkpoint, progress=progress)
+        if found is None:
+            self.known.recipe["shots"] = self.config.shots
+        if self.source is not None:
+            self.source = replace(self.source, sampler=SourceSampler(
+                self.source_set(source_set), self.clip, self.config.view_config, self.config.cache_mb))
+        return self
+
+    def wanted_source(self, source_set: Any = None, cache: str | Path | None = None) -> dict:
+        c = self.config
+        wanted = super().wanted_source() | {"recipe": self.source_settings() | {"shots": c.shots}}
+        if source_set is not None:
+            wanted["content"] = learned_pictures(source_set, c.shots, c.seed)
+        return wanted
+
+    def accept(self, source: SourceDomain) -> None:
+        recipe, wanted = source.prototypes.recipe if source.prototypes else {}, self.source_settings()
+        if recipe and {k: v for k, v in recipe.items() if k in wanted} != wanted:
+            raise ValueError(f"{self.name}: these prototypes were made with {recipe}, the settings ask for "
+                             f"{wanted}; build with those settings, or method.prepare(source_set)")
+        self._constant = None
+        self._source_names = list(source.class_names)
+        self._source_packed = self.learner.packing(self._source_names)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Which source images L_D draws; records are keyed by it, beside the prototypes themselves."""
+        sampler = self.source.sampler if self.source is not None else None
+        if sampler is None or not self.config.discrimination:
+            return None
+        data = sampler.dataset
+        ids = "\n".join([of_dataset(data), *map(data.image_id, range(len(data)))])
+        return hashlib.sha256(ids.encode()).hexdigest()[:12]
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        self._constant = None                            # it lies where the prompts were
+        return super()._apply(fn, recurse)
+
+    def source_is_needed(self) -> bool:
+        return self.config.alignment or self.config.discrimination
+
+    def check_source(self) -> None:
+        super().check_source()
+        c = self.config
+        if c.steps and c.discrimination and self.source is not None and self.source.sampler is None:
+            raise ValueError(f"{self.name} has no source images, discrimination=True needs them; "
+                             "method.prepare(source_set, found=method.source) keeps the prototypes")

@@ -1,0 +1,1 @@
+"""What the notebooks use: parameters, figures, the checker of the exercises."""

@@ -1,20 +1,18 @@
 """The checker of the coursework in notebooks/exercises: compares an answer with what the library computes."""
-from __future__ import annotations
-
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def check(name: str, answer, expected, *, tolerance: float = 1e-4,
-          mistakes: Mapping[str, object] | None = None) -> None:
-    """AssertionError that says what is wrong with `answer` (a number, a tensor of any shape, or a tuple of
-    them), unless it is `expected` within `tolerance`, relative and absolute.
+def check(name: str, answer: Any, expected: Any, *, tolerance: float = 1e-4,
+          mistakes: Mapping[str, Any] | None = None) -> None:
+    """Compare an answer with what is expected: numbers, tensors of any shape, or tuples of them.
 
-    mistakes: what to say -> the value that this mistake leads to. An answer that has one of these values is
-    told so; others are told where they are furthest from what is expected.
-    """
+    Raises AssertionError that says what is wrong, unless both agree within `tolerance`, relative and
+    absolute. mistakes: {what to say: the value that this mistake leads to}. An answer that has one of these
+    values is told so; others are told where they are furthest from what is expected."""
     if isinstance(expected, tuple):
         if not isinstance(answer, tuple | list) or len(answer) != len(expected):
             raise AssertionError(f"{name}: expected {len(expected)} values, got {_kind(answer)}")
@@ -39,17 +37,17 @@ def check(name: str, answer, expected, *, tolerance: float = 1e-4,
     gap = (given - wanted).abs()
     at = torch.unravel_index(gap.argmax(), gap.shape)
     where = f" at {[int(i) for i in at]}" if gap.ndim else ""
-    wrong = int((gap > tolerance * (1 + wanted.abs())).sum())
+    count = int((gap > tolerance * (1 + wanted.abs())).sum())
     raise AssertionError(f"{name}: {float(given[at]):.6g}{where}, expected {float(wanted[at]):.6g}; "
-                         f"{wrong} of {gap.numel()} values differ")
+                         f"{count} of {gap.numel()} values differ")
 
 
-def _kind(x) -> str:
+def _kind(x: Any) -> str:
     return "nothing; is there a `return`?" if x is None else f"{type(x).__name__} {str(x)[:60]}"
 
 
-def _tensor(name: str, x) -> Tensor:
-    """x as float64, detached."""
+def _tensor(name: str, x: Any) -> Tensor:
+    """x as a float64 tensor, detached."""
     try:
         return torch.as_tensor(x).detach().cpu().double()
     except (TypeError, ValueError, RuntimeError):

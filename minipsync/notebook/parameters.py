@@ -14,17 +14,16 @@ the list of good ones, or converts.
 """
 
 import ast
-import difflib
-import math
 import numbers
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-WORDS = {"true": True, "yes": True, "on": True, "1": True,
-         "false": False, "no": False, "off": False, "0": False}
-NOTHING = ("", "none", "null")
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..settings import alternatives, describe, did_you_mean, from_text
+
 PLAIN = (str, bool, numbers.Number, list, tuple, dict, set, type(None))
 
 
@@ -32,30 +31,7 @@ class ParameterError(ValueError):
     """A parameter has no such name, or a value that does not fit. The message lists every good one."""
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What one parameter takes. `many` is a list of values that each fit."""
-
-    kind: type
-    choices: tuple = ()
-    low: float | None = None
-    high: float | None = None
-    optional: bool = False
-    many: bool = False
-
-    def __str__(self):
-        names = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-        text = f"one of {', '.join(map(str, self.choices))}" if self.choices else names[self.kind]
-        if self.low is not None and self.high is not None:
-            text += f" from {self.low} to {self.high}"
-        elif self.low is not None:
-            text += f", {self.low} or more"
-        elif self.high is not None:
-            text += f", {self.high} or less"
-        return ("a list, each " if self.many else "") + text + (", or None" if self.optional else "")
-
-
-def check_parameters(namespace, **declared) -> dict:
+def check_parameters(namespace: dict[str, Any], **declared: Any) -> dict[str, Any]:
     """Check and convert the parameters of a notebook; return them and set them in `namespace`.
 
     namespace: `globals()` of the notebook, or any dict of names and values
@@ -71,21 +47,21 @@ def check_parameters(namespace, **declared) -> dict:
     Raises ParameterError for a value that does not fit, for a declared name that is not set, and for a name
     that is not declared but was injected by papermill or written in the parameters cell.
     """
-    specs = {name: _spec(name, given) for name, given in declared.items()}
+    kinds = {name: _kind(name, given) for name, given in declared.items()}
     problems, clean = [], {}
-    for name in _unknown(namespace, specs):
-        problems.append(f"{name}: there is no such parameter.{_did_you_mean(name, specs)}")
-    for name, spec in specs.items():
+    for name in _unknown(namespace, kinds):
+        problems.append(f"{name}: there is no such parameter.{did_you_mean(name, kinds, str)}")
+    for name, kind in kinds.items():
         if name not in namespace:
             problems.append(f"{name}: not set; the parameters cell must give it a value")
             continue
         try:
-            clean[name] = _convert(namespace[name], spec)
+            clean[name] = _convert(namespace[name], kind)
         except ValueError as error:
             problems.append(f"{name} = {namespace[name]!r}: {error}")
     if problems:
-        width = max(map(len, specs), default=0)
-        good = [f"  {name:{width}}  {spec}" for name, spec in specs.items()]
+        width = max(map(len, kinds), default=0)
+        good = [f"  {name:{width}}  {describe(kind, str)}" for name, kind in kinds.items()]
         bad = [f"  {problem}" for problem in problems]
         raise ParameterError("\n".join(["", *bad, "The parameters are:", *good]))
     namespace.update(clean)
@@ -93,121 +69,75 @@ def check_parameters(namespace, **declared) -> dict:
 
 
 # ---- what was declared -------------------------------------------------------------------------------
-def _spec(name, given) -> Spec:
-    if isinstance(given, Spec):
-        return given
+def _kind(name: str, given: Any) -> Any:
+    """The type that a declaration stands for: `Annotated[int, Field(ge=1)]`, `list[str] | None`, …"""
+    origin, args = typing.get_origin(given), typing.get_args(given)
     if isinstance(given, dict):
-        return _spec_from_dict(name, given)
-    if typing.get_origin(given) in (typing.Union, types.UnionType):
-        inner = [arg for arg in typing.get_args(given) if arg is not type(None)]
-        if len(inner) == 1:
-            return _replace(_spec(name, inner[0]), optional=len(typing.get_args(given)) > 1)
-    if typing.get_origin(given) is list:
-        return _replace(_spec(name, typing.get_args(given)[0]), many=True)
-    if typing.get_origin(given) is typing.Literal:
-        return _spec(name, list(typing.get_args(given)))
+        return _kind_of_dict(name, given)
+    if origin in (typing.Union, types.UnionType) and len(set(args) - {type(None)}) == 1:
+        return _kind(name, *(set(args) - {type(None)})) | None
+    if origin is list:
+        return list[_kind(name, args[0])]
     if given is list:
-        return Spec(str, many=True)
-    if isinstance(given, type) and given in (int, float, str, bool):
-        return Spec(given)
+        return list[str]
+    if origin is Literal or isinstance(given, type) and given in (int, float, str, bool):
+        return given
     if isinstance(given, tuple) and len(given) == 2 and all(_is_number(end) or end is None for end in given):
-        return Spec(float if float in map(type, given) else int, low=given[0], high=given[1])
+        return Annotated[float if float in map(type, given) else int, Field(ge=given[0], le=given[1])]
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        return _spec_from_dict(name, {"choices": given})
+        return _kind_of_dict(name, {"choices": given})
     raise TypeError(f"check_parameters: {name}={given!r} does not declare a parameter; give a type, a list "
                     "of choices, (low, high), or a dict with type, choices, low, high, optional, many")
 
 
-def _spec_from_dict(name, given) -> Spec:
-    unknown = set(given) - {"type", "choices", "low", "high", "optional", "many"}
-    if unknown:
+def _kind_of_dict(name: str, given: dict[str, Any]) -> Any:
+    if unknown := set(given) - {"type", "choices", "low", "high", "optional", "many"}:
         raise TypeError(f"check_parameters: {name} declares {', '.join(sorted(unknown))}; a dict may have "
                         "type, choices, low, high, optional and many")
-    rest = {key: given[key] for key in ("low", "high", "optional", "many") if key in given}
+    ends, optional, many = (given.get("low"), given.get("high")), given.get("optional"), given.get("many")
     if "choices" in given:
-        everything = list(given["choices"])
-        choices = tuple(choice for choice in everything if choice is not None)
-        rest.setdefault("optional", len(choices) < len(everything))
+        every = list(given["choices"])
+        choices = tuple(choice for choice in every if choice is not None)
+        optional = len(choices) < len(every) if optional is None else optional
         if not choices:
             raise TypeError(f"check_parameters: {name} declares no choice at all")
-        return Spec(type(choices[0]), choices, **rest)
-    if "type" in given:
-        spec = _spec(name, given["type"])
-        return _replace(spec, **rest)
-    ends = (given.get("low"), given.get("high"))
-    return Spec(float if float in map(type, ends) else int if ends != (None, None) else str, **rest)
+        kind = Literal[choices]
+    else:
+        kind = _kind(name, given.get("type", ends if ends != (None, None) else str))
+    if "type" in given and ends != (None, None):
+        kind = Annotated[kind, Field(ge=ends[0], le=ends[1])]
+    kind = list[kind] if many else kind
+    return kind | None if optional else kind
 
 
-def _replace(spec, **changes) -> Spec:
-    return Spec(**(spec.__dict__ | changes))
-
-
-def _is_number(x):
+def _is_number(x: Any) -> bool:
     return isinstance(x, numbers.Real) and not isinstance(x, bool)
 
 
 # ---- what was given ----------------------------------------------------------------------------------
-def _convert(value, spec):
-    """`value` as `spec` wants it, or ValueError that says what was expected."""
-    if spec.optional and (value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)):
-        return None
-    if not spec.many:
-        return _convert_one(value, spec)
-    items = _as_list(value)
-    if not items:
-        raise ValueError(f"expected {spec}, and at least one")
-    return [_convert_one(item, spec) for item in items]
-
-
-def _as_list(value):
-    if isinstance(value, str):
-        text = value.strip()
-        if text[:1] in "[(" and text[-1:] in "])" and text:
-            try:
-                return list(ast.literal_eval(text))
-            except (ValueError, SyntaxError, TypeError):
-                text = text[1:-1]                         # [sketch, r] without quotes, as a shell leaves it
-        return [part.strip().strip("'\"") for part in text.split(",") if part.strip()]
-    return list(value) if isinstance(value, (list, tuple, set)) else [value]
-
-
-def _convert_one(value, spec):
-    converted = _as_kind(value, spec.kind)
-    if converted is None:
-        raise ValueError(f"expected {spec}")
-    if spec.choices and converted not in spec.choices:
-        raise ValueError(f"it is none of the choices.{_did_you_mean(str(converted), map(str, spec.choices))}")
-    if (spec.low is not None and converted < spec.low) or (spec.high is not None and converted > spec.high):
-        raise ValueError(f"expected {spec}")
-    return converted
-
-
-def _as_kind(value, kind):
-    """`value` as a `kind`, None where it cannot be one."""
-    if kind is bool:
-        key = str(int(value)) if isinstance(value, numbers.Real) and value in (0, 1) else value
-        return WORDS.get(key.strip().lower()) if isinstance(key, str) else None
-    if kind is str:
-        return value.strip() if isinstance(value, str) else None
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        try:
-            value = int(value) if kind is int else float(value)
-        except ValueError:
-            return None
-    if kind in (int, float) and isinstance(value, numbers.Real) and math.isfinite(value):
-        return kind(value) if kind is float or value == int(value) else None
-    return value if isinstance(value, kind) and kind not in (int, float) else None
-
-
-def _did_you_mean(name, known):
-    close = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.5)
-    return f" Did you mean {close[0]}?" if close else ""
+def _convert(value: Any, kind: Any) -> Any:
+    """`value` as `kind` wants it, or ValueError that says what was expected."""
+    value, kinds = from_text(value, kind) if isinstance(value, str) else value, alternatives(kind)
+    inner = next((typing.get_args(each)[0] for each in kinds if typing.get_origin(each) is list), None)
+    if inner is not None and value is not None:
+        items = list(value) if isinstance(value, (list, tuple, set)) else [value]
+        if not items:
+            raise ValueError(f"expected {describe(kind, str)}, and at least one")
+        return [_convert(item, inner) for item in items]
+    try:
+        if isinstance(value, bool) and bool not in kinds:                  # to pydantic True is 1
+            raise TypeError
+        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except (ValidationError, TypeError):
+        choices = [c for each in kinds if typing.get_origin(each) is Literal for c in typing.get_args(each)]
+        if choices and type(value) in map(type, choices):
+            hint = did_you_mean(value, choices, str)
+            raise ValueError(f"it is none of the choices.{hint}") from None
+        raise ValueError(f"expected {describe(kind, str)}") from None
 
 
 # ---- names that were not declared --------------------------------------------------------------------
-def _unknown(namespace, specs):
+def _unknown(namespace: dict[str, Any], known: Iterable[str]) -> list[str]:
     """Names set as parameters that are none.
 
     In a notebook the cells say which names those are: papermill's cell of injected ones begins with
@@ -216,15 +146,15 @@ def _unknown(namespace, specs):
     cells = namespace.get("In")
     if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
         return [name for name, value in namespace.items()
-                if name not in specs and not name.startswith("_") and isinstance(value, PLAIN)]
+                if name not in known and not name.startswith("_") and isinstance(value, PLAIN)]
     before = cells[:-1]
     injected = [cell for cell in before if cell.lstrip().startswith("# Parameters\n")][-1:]
-    neighbour = [cell for cell in before[-1:] if set(_assigned(cell)) & set(specs)]
+    neighbour = [cell for cell in before[-1:] if set(_assigned(cell)) & set(known)]
     names = [name for cell in injected + neighbour for name in _assigned(cell)]
-    return [name for name in dict.fromkeys(names) if name not in specs and not name.startswith("_")]
+    return [name for name in dict.fromkeys(names) if name not in known and not name.startswith("_")]
 
 
-def _assigned(cell):
+def _assigned(cell: str) -> list[str]:
     """Names that a cell assigns a value to at its top level."""
     try:
         body = ast.parse(cell).body

@@ -4,23 +4,23 @@
     print(to_markdown(report("domain_generalisation", runs, "mini")))
 
 A row stands for one setting of a method on one data set (see runs.py). Accuracies are percent, differences
-points, intervals of 95 %.
+are points, intervals are of 95 %.
 """
 
 import dataclasses
-import math
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
-from ..clip.encoders import load_clip
 from ..data.mini import TRANSFER
 from ..data.own import HALVES, split_half
 from ..evaluation.protocols import OOD, harmonic_mean
-from ..evaluation.results import compare
+from ..evaluation.record_format import as_json
 from ..settings import did_you_mean
-from .runs import Group, Run, as_json, as_text, defaults, group_runs, load_runs, spread
-from .tables import PRINTED, published, side_by_side
+from .differences import ablation, latency, paired
+from .published import PRINTED, beside, joined, mean, printed_averages, published, split_label
+from .runs import Group, Rows, Run, group_runs, load_runs, spread
 
 __all__ = ["TABLES", "Run", "load_runs", "report"]
 
@@ -35,27 +35,23 @@ TABLES = {
     "latency": "time per image by method and data set",
     "paired": "every pair of methods on the same images, and pooled over data sets",
 }
-ONLY = {"ablation": None, "steps": "steps", "views": "n_views"}
-# settings, other than the method's own, with which printed rows were made; and one that is none of theirs
+# Rows that were printed for settings other than the method's own; and our own settings that nobody printed.
 AS_PRINTED = {"CoOp": ("coop", {"n_ctx": 4, "init": "a photo of a"}), "TPT+CoOp": ("tpt", {"start": "coop"}),
               "TPT+CoCoOp": ("tpt", {"start": "cocoop"})}
 NOT_PRINTED = {"coop": "coop [n_ctx=16]"}
-BACKBONES = {"RN50/openai": {"domain_generalisation": "tpt_rn50",
-                                                    "cross_dataset": "cross_dataset_rn50"}}
-LOSSES = {"entropy + alignment": {}, "entropy": {"weight": 0}, "alignment": {"entropy": False}}
-PERCENT = ("accuracy", "std", "low", "high", "difference", "diff_low", "diff_high")
+BACKBONES = {"RN50/openai": {"domain_generalisation": "tpt_rn50", "cross_dataset": "cross_dataset_rn50"}}
 
 
-def report(name, runs, benchmark) -> pd.DataFrame:
+def report(name: str, runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
     """The table `name`, one of TABLES, from those of `runs` (see `load_runs`) that belong to a benchmark.
 
     benchmark: "mini", "full", or "own": data of one's own.
 
-    Runs that differ only in the seed of their prompts are averaged: column `seeds` has their number, std is
-    the population's over them, the interval Wilson's at the mean accuracy with n images, of those that were
-    asked for. Settings that are not the method's own stand in its name (runs.py), and so does a CLIP that is
-    not OpenAI's ViT-B/16. What the papers print stands beside runs as theirs, as in `tables.side_by_side`:
-    the same settings, CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".
+    Runs that differ only in the seed of their prompts are averaged. Column `seeds` has their number, std is
+    the population's over them, and the interval is Wilson's at the mean accuracy with n images; `of` is the
+    number of images that were asked for. Settings that are not the method's own stand in its name (runs.py),
+    and so does a CLIP that is not OpenAI's ViT-B/16. A printed number stands beside runs with its settings,
+    CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".
 
     attrs["left_out"] says what was left out: runs of other benchmarks, records without counterpart, pictures
     that a data set is without or that could not be read; "" if nothing was. Raises ValueError for an unknown
@@ -65,12 +61,12 @@ def report(name, runs, benchmark) -> pd.DataFrame:
                          f"{did_you_mean(name, TABLES)}")
     if benchmark not in ("mini", "full", "own"):
         raise ValueError(f'benchmark={benchmark!r}: expected "mini", "full" or "own"')
-    own, notes = [run for run in runs if _benchmark(run) == benchmark], []
+    own, notes = [run for run in runs if run.benchmark == benchmark], []
     if others := len(runs) - len(own):
         notes.append(f"{others} run(s) of other benchmarks than {benchmark}")
     table = MAKERS[name](name, own, benchmark, notes)
     if table is None:
-        there = {}
+        there: dict[str, set[str]] = {}
         for run in own:
             there.setdefault(run.method, set()).add(run.dataset)
         said = "; ".join(f"{method} on {', '.join(sorted(sets))}" for method, sets in there.items())
@@ -81,41 +77,31 @@ def report(name, runs, benchmark) -> pd.DataFrame:
     return table
 
 
-def _benchmark(run):
-    """Which benchmark a run is of; records of an older version say only which CLIP made them."""
-    if "origin" not in run.facts:
-        return "mini" if run.backbone == load_clip("mini").fingerprint else "full"
-    return {"partial": "full", "": "own"}.get(run.facts["origin"], run.facts["origin"])
-
-
 # ---- accuracies beside the printed ones -------------------------------------------------------------
-def _accuracies(name, runs, benchmark, notes):
-    printed = [d for d in published(name)["dataset"].unique() if not d.endswith("average")]
-    parts = TRANSFER if name == "cross_dataset" and benchmark == "mini" else printed
-    wanted, average = list(parts), "average"
+def _accuracies(name: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.DataFrame | None:
+    wanted = [d for d in published(name)["dataset"].unique() if not d.endswith("average")]
+    averages = {"average": wanted}
     if name == "domain_generalisation":
-        wanted, parts, average = ["imagenet", *OOD], OOD, "ood_average"
+        wanted, averages = ["imagenet", *OOD], {"ood_average": list(OOD)}
+    elif name == "cross_dataset" and benchmark == "mini":
+        wanted, averages = list(TRANSFER), {"average": list(TRANSFER)}
     here = [run for run in runs if run.dataset.removesuffix(" (partial)") in wanted]
     found = [run for run in here if run.facts.get("trained_on") in (None, "", "imagenet")]
     if others := len(here) - len(found):
         notes.append(f"{others} run(s) with prompts that were not learned on imagenet")
-    here = found
-    tables, made = {}, []
-    for g in group_runs(here, notes):
+    tables: dict[str, Rows] = {}
+    for g in group_runs(found, notes):
         row, table = _named(g, name, benchmark)
         tables.setdefault(table, []).append(row)
+    made = []
     for table in sorted(tables, key=lambda table: not table.endswith("_list")):
-        rows = tables[table]
-        for label in dict.fromkeys(row["method"] for row in rows):
-            own = {row["dataset"]: row for row in rows if row["method"] == label}
-            if set(parts) <= set(own):
-                rows.append(_joined(label, average, _mean, [own[d] for d in parts]))
-        beside = _beside(rows, table, benchmark)
-        made.append(beside[beside["dataset"] == "imagenet"] if table.endswith("_list") else beside)
+        more = averages if benchmark == "mini" else averages | printed_averages(table)
+        part = _beside(tables[table], table, benchmark, more)
+        made.append(part[part["dataset"] == "imagenet"] if table.endswith("_list") else part)
     return pd.concat(made, ignore_index=True) if made else None
 
 
-def _named(group, table, benchmark):
+def _named(group: Group, table: str, benchmark: str) -> tuple[dict[str, Any], str]:
     """The group's row, named as a paper's row of the same setting, and the table that has such rows."""
     row, unusual = group.row(), group.unusual()
     if not unusual:
@@ -134,72 +120,46 @@ def _named(group, table, benchmark):
     return row, f"{table}_list" if source else table       # ImageNet itself was printed in another list
 
 
-def _beside(rows, name, benchmark):
-    """side_by_side, and of, std and seeds of the same rows."""
-    prefix = "mini " if benchmark == "mini" else ""
-    ours = {(PRINTED.get(r["method"], r["method"]), prefix + r["dataset"]): r for r in rows}
-    targets = published(name)[["method", "dataset", "value"]].rename(columns={"value": "published"})
-    if prefix or set(ours) & set(targets[["method", "dataset"]].itertuples(index=False, name=None)):
-        table = side_by_side(pd.DataFrame(rows), name, benchmark)
-    else:                                                 # it refuses what has no printed value: PromptSync
-        own = [{"method": m, "dataset": d, "ours": 100 * r["accuracy"], "low": 100 * r["low"],
-                "high": 100 * r["high"], "n": r["n"], "verdict": ""} for (m, d), r in ours.items()]
-        table = pd.concat([targets.assign(verdict=""), pd.DataFrame(own)], ignore_index=True)
-        table["n"] = table["n"].astype("Int64")
-    found = [ours.get(key, {}) for key in zip(table["method"], table["dataset"], strict=True)]
-    table["of"] = pd.array([row.get("of") for row in found], dtype="Int64")
-    table["std"] = [100 * row.get("std", math.nan) for row in found]
-    table["seeds"] = pd.array([row.get("seeds") for row in found], dtype="Int64")
-    return table[["method", "dataset", "published", "ours", "std", "low", "high", "n", "of", "seeds",
-                  "verdict"]]
-
-
-def _mean(*values):
-    return sum(values) / len(values)
-
-
-def _joined(label, dataset, f, rows):
-    """The row for `f` of the accuracies of independent samples. What each end of each interval changes is
-    squared and added (MOVER, as in side_by_side)."""
-    values, ends = [row["accuracy"] for row in rows], {}
-    for end, sign in (("low", -1), ("high", 1)):
-        moved = [f(*values[:i], row[end], *values[i + 1:]) - f(*values) for i, row in enumerate(rows)]
-        ends[end] = min(max(f(*values) + sign * math.hypot(*moved), 0.0), 1.0)
-    return {"method": label, "dataset": dataset, "accuracy": f(*values), **ends, "std": math.nan,
-            **{count: sum(row[count] for row in rows) for count in ("n", "of")},
-            "seeds": min(row["seeds"] for row in rows)}
+def _beside(rows: Rows, table: str, benchmark: str, averages: dict[str, list[str]]) -> pd.DataFrame:
+    both = beside(pd.DataFrame(rows), table, benchmark, averages).astype({"of": "Int64", "seeds": "Int64"})
+    return both.assign(std=100 * both["std"])[["method", "dataset", "published", "ours", "std", "low", "high",
+                                               "n", "of", "seeds", "verdict"]]
 
 
 # ---- base to novel ----------------------------------------------------------------------------------
-def _base_to_novel(_, runs, benchmark, notes):
-    here = [run for run in runs if _half(run.dataset)]
+def _base_to_novel(_: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.DataFrame | None:
+    here = [run for run in runs if split_label(run.dataset)[1]]
     own = [run for run in here
-           if run.facts.get("trained_on") in (None, "", f"{_stem(run.about['dataset'])}_base")]
+           if run.facts.get("trained_on") in (None, "", f"{split_half(run.about['dataset'])[0]}_base")]
     if others := len(here) - len(own):
         notes.append(f"{others} run(s) on a half with prompts that were not learned on its base half")
-    halves, rows, means = {}, [], {}
+    halves: dict[tuple[str, str], dict[str, Group]] = {}
     for g in group_runs(own, notes):
-        halves[_named(g, "base_to_novel", benchmark)[0]["method"], _stem(g.dataset), _half(g.dataset)] = g
-    for label, stem in dict.fromkeys(key[:2] for key in halves):
-        pair = [halves.get((label, stem, half)) for half in HALVES]
-        if pair := _same_seeds(label, stem, pair, notes):
-            each = [g.row() | {"method": label, "dataset": f"{stem}_{_half(g.dataset)}"} for g in pair]
-            means.setdefault(label, {})[stem] = each
+        label = _named(g, "base_to_novel", benchmark)[0]["method"]
+        stem, half = split_label(g.dataset)
+        halves.setdefault((label, stem), {})[half] = g
+    rows: Rows = []
+    parts: dict[str, dict[str, Rows]] = {}
+    for (label, stem), found in halves.items():
+        if pair := _same_seeds(label, stem, [found.get(half) for half in HALVES], notes):
+            each = [g.row() | {"method": label, "dataset": f"{stem}_{half}"}
+                    for g, half in zip(pair, HALVES, strict=True)]
+            parts.setdefault(label, {})[stem] = each
             per_seed = [harmonic_mean(*ab) for ab in zip(*(g.right.mean() for g in pair), strict=True)]
-            both = _joined(label, f"{stem}_hm", harmonic_mean, each)
+            both = joined(label, f"{stem}_hm", harmonic_mean, each)
             rows += [*each, both | {"std": spread(per_seed)}]
-    complete = {"imagenet", *published("cross_dataset")["dataset"].unique()} - {"average"}
-    for label, stems in means.items():
+    complete = {"imagenet", *printed_averages("cross_dataset")["average"]}
+    for label, stems in parts.items():
         if len(stems) > 1:                                # the printed averages are those of all 11
             whole = benchmark == "full" and set(stems) == complete
-            average = "average" if whole else f"average of {len(stems)}"
-            each = [_joined(label, f"{average}_{half}", _mean, part) for half, part in
-                    zip(("base", "novel"), zip(*stems.values(), strict=True), strict=True)]
-            rows += [*each, _joined(label, f"{average}_hm", harmonic_mean, each)]
+            name = "average" if whole else f"average of {len(stems)}"
+            each = [joined(label, f"{name}_{half}", mean, part) for half, part in
+                    zip(HALVES, zip(*stems.values(), strict=True), strict=True)]
+            rows += [*each, joined(label, f"{name}_hm", harmonic_mean, each)]
     return _wide(rows, benchmark) if rows else None
 
 
-def _same_seeds(label, stem, pair, notes) -> list[Group]:
+def _same_seeds(label: str, stem: str, pair: list[Group | None], notes: list[str]) -> list[Group]:
     """Both halves with the seeds that both have, in one order; [] where there is none."""
     seeds = [{as_json([run.config.get("seed"), run.about.get("prompts")]): run for run in g.runs} if g else {}
              for g in pair]
@@ -207,150 +167,31 @@ def _same_seeds(label, stem, pair, notes) -> list[Group]:
     if missing := sum(map(len, seeds)) - 2 * len(both):
         notes.append(f"{missing} run(s) of {label} on {stem}, without one of that seed on the other half")
     return [dataclasses.replace(g, runs=[own[k] for k in both], right=g.right[[own[k].key for k in both]])
-            for g, own in zip(pair, seeds, strict=True)] if both else []
+            for g, own in zip(pair, seeds, strict=True) if g] if both else []
 
 
-def _wide(rows, benchmark):
+def _wide(rows: Rows, benchmark: str) -> pd.DataFrame:
     """One row for each method and data set: base, novel and hm beside each other."""
-    imagenet = [row for row in rows if row["dataset"].startswith("imagenet_")]
-    rest = [row for row in rows if not row["dataset"].startswith("imagenet_")]
-    tables = (("base_to_novel", rest), ("base_to_novel_imagenet", imagenet))
-    long = pd.concat([_beside(part, name, benchmark) for name, part in tables if part], ignore_index=True)
+    tables: dict[str, Rows] = {"base_to_novel": [], "base_to_novel_imagenet": []}
+    for row in rows:
+        tables["base_to_novel" + "_imagenet" * row["dataset"].startswith("imagenet_")].append(row)
+    long = pd.concat([_beside(part, name, benchmark, {}) for name, part in tables.items() if part],
+                     ignore_index=True)
     long[["dataset", "half"]] = long["dataset"].str.rsplit("_", n=1, expand=True).to_numpy()
     order = long[["method", "dataset"]].drop_duplicates()
     wide = long.pivot(index=["method", "dataset"], columns="half").reindex(pd.MultiIndex.from_frame(order))
-    halves = ("base", "novel", "hm")
+    halves = (*HALVES, "hm")
     columns = {"seeds": ("seeds", "base")}
     columns |= {name.format(half): (value, half) for half in halves
                 for name, value in (("{}", "ours"), ("{}_std", "std"))}
     columns |= {f"{half}_published": ("published", half) for half in halves}
     columns |= {f"{half}_{end}": (end, half) for half in halves for end in ("low", "high")}
-    columns |= {f"n_{half}": ("n", half) for half in halves[:2]}
+    columns |= {f"n_{half}": ("n", half) for half in HALVES}
     columns |= {f"{half}_verdict": ("verdict", half) for half in halves if benchmark == "full"}
     return pd.DataFrame({name: wide[column] for name, column in columns.items()}).reset_index()
 
 
-# ---- settings, time, pairs --------------------------------------------------------------------------
-def _settings(name, runs, benchmark, notes):
-    """A row for each setting, and what it gains over the default one, or over the first."""
-    only, families, rows = ONLY[name], {}, []
-    for g in group_runs(runs, notes):
-        if only is None or only in g.settings:
-            rest = {k: v for k, v in g.settings.items() if k != only} if only else {}
-            families.setdefault(as_json([g.method, g.dataset, rest]), []).append(g)
-    families = [family for family in families.values() if len(family) > 1]
-    for family in families:
-        fields = (only,) if only else family[0].differ
-        first = family[0]
-        default = defaults(first.method, first.runs[0].about["dataset"],
-                           "mini" if benchmark == "mini" else "full")
-        reference = next((g for g in family if all(as_json(g.settings.get(f)) == as_json(default[f])
-                                                   for f in fields if f in default)), family[0])
-        for g in family:
-            found = {} if g is reference else _difference([(g, reference)]) or {}
-            rows.append(g.row() | {f: _cell(g.settings.get(f)) for f in fields} | {
-                "method": g.label(but=only) if only else g.method, "difference": found.get("difference"),
-                "diff_low": found.get("low"), "diff_high": found.get("high"), "p": found.get("p"),
-                "verdict": "reference" if g is reference else found.get("verdict", ""),
-                "published": _printed_ablation(g) if benchmark == "full" else None})
-    fields = dict.fromkeys(f for family in families for f in ((only,) if only else family[0].differ))
-    printed = ["published"] * any(row["published"] is not None for row in rows)
-    return _plain(rows, benchmark, ["method", "dataset", *fields, *printed, "accuracy", "std", "low", "high",
-                                    "n", "of", "seeds", "difference", "diff_low", "diff_high", "p",
-                                    "verdict"])
-
-
-def _printed_ablation(group):
-    """The printed accuracy (percent) of PromptAlign with these of its losses, or None."""
-    if (group.method, group.dataset, group.facts.get("model")) != ("promptalign", "a", "ViT-B-16/openai"):
-        return None
-    losses = next((name for name, settings in LOSSES.items() if group.unusual() == settings), None)
-    rows = published("promptalign_ablation")
-    return next(iter(rows.loc[rows["method"] == losses, "value"]), None)
-
-
-def _cell(value):
-    return value if isinstance(value, (int, float)) else as_text(value)
-
-
-def _latency(_, runs, benchmark, notes):
-    """Mean time in `predict` over the images, and over seeds; of whatever machine made the records."""
-    rows = [g.row() | {"ms_per_image": 1000 * _mean(*(run.result.seconds_per_image for run in g.runs))}
-            for g in group_runs(runs, notes)]
-    return _plain(rows, benchmark, ["method", "dataset", "ms_per_image", "n", "of", "seeds"])
-
-
-def _paired(_, runs, benchmark, notes):
-    groups = {(g.label(), g.dataset): g for g in group_runs(runs, notes)}
-    labels, names = (dict.fromkeys(key[i] for key in groups) for i in (0, 1))
-    rows = []
-    for b, a in combinations(labels, 2):
-        both = [d for d in sorted(names) if (a, d) in groups and (b, d) in groups]
-        pairs = {d: (groups[a, d], groups[b, d]) for d in both}
-        found = {d: _difference([pair]) for d, pair in pairs.items()}
-        notes += [f"{a} and {b} on {d}: no image, or not the class list, in common"
-                  for d in found if not found[d]]
-        for half in ("", *HALVES):                        # a half is part of its set: never both in one pool
-            shared = [d for d in both if found[d] and half == _half(d)]
-            if len(shared) > 1:
-                name = f"pooled {half} ({len(shared)})" if half else f"pooled ({len(shared)})"
-                found[name] = _difference([pairs[d] for d in shared])
-        rows += [row | {"a": a, "b": b, "dataset": d} for d, row in found.items() if row]
-    return _plain(rows, benchmark, ["a", "b", "dataset", "n", "difference", "low", "high", "p", "verdict",
-                                    "seeds_a", "seeds_b"])
-
-
-def _half(dataset):
-    return split_half(dataset.removesuffix(" (partial)"))[1]
-
-
-def _stem(dataset):
-    """"dtd_base (partial)" -> "dtd (partial)"."""
-    partial = " (partial)" * dataset.endswith(" (partial)")
-    return split_half(dataset.removesuffix(partial))[0] + partial
-
-
-def _difference(pairs):
-    """The first minus the second of each pair of groups, over all their common images; None if none.
-
-    Single runs: Newcombe's interval and McNemar's test (`compare`). With seeds to average an image is one
-    observation, the mean of its seeds, so that three seeds do not make three images of it: normal interval,
-    and no p, for that test is one of single answers."""
-    counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
-    gaps = [(a.right.mean(axis=1) - b.right.mean(axis=1)).dropna() for a, b in pairs]
-    if not all(map(len, gaps)) or any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
-        return None
-    if all(len(g.runs) == 1 for pair in pairs for g in pair):
-        sides = []
-        for groups in zip(*pairs, strict=True):
-            rows = [g.runs[0].records.assign(image=lambda rows, g=g: f"{g.dataset}/" + rows["image"])
-                    for g in groups]                      # data sets may number their images alike
-            sides.append(dataclasses.replace(groups[0].runs[0].result, method=groups[0].label(), dataset="",
-                                             records=pd.concat(rows)))
-        return compare(*sides).row() | counts
-    gaps = pd.concat(gaps)
-    mean, arm = gaps.mean(), 1.96 * math.sqrt(gaps.var() / len(gaps)) if len(gaps) > 1 else math.inf
-    low, high = mean - arm, mean + arm
-    verdict = "tie" if low <= 0 <= high else "better" if mean > 0 else "worse"
-    return {"n": len(gaps), "difference": mean, "low": low, "high": high, "p": math.nan,
-            "verdict": verdict} | counts
-
-
-def _plain(rows, benchmark, columns):
-    """A table without printed numbers: fractions become percent, data sets of mini say so."""
-    if not rows:
-        return None
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
-    kinds = {"integer": "Int64", "floating": float, "mixed-integer-float": float, "empty": float}
-    for name in columns:                                  # whole numbers stay whole where some are absent
-        table[name] = table[name].astype(kinds.get(pd.api.types.infer_dtype(table[name]), object))
-        if name in PERCENT:
-            table[name] = 100 * table[name]
-    if benchmark == "mini":
-        table["dataset"] = "mini " + table["dataset"]
-    return table
-
-
-MAKERS = {"domain_generalisation": _accuracies, "pug": _accuracies, "cross_dataset": _accuracies,
-          "base_to_novel": _base_to_novel, "ablation": _settings, "steps": _settings, "views": _settings,
-          "latency": _latency, "paired": _paired}
+MAKERS: dict[str, Callable[[str, list[Run], str, list[str]], pd.DataFrame | None]] = {
+    "domain_generalisation": _accuracies, "pug": _accuracies, "cross_dataset": _accuracies,
+    "base_to_novel": _base_to_novel, "ablation": ablation, "steps": ablation, "views": ablation,
+    "latency": latency, "paired": paired}

@@ -1,0 +1,1 @@
+"""What a method keeps of its source domain: moments, prototypes, a sampler of images."""

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -16,16 +17,17 @@ from ..files.tensors import read_tensors, write_tensors
 State = dict[str, Tensor]
 
 
-def one_pass(dataset, batch_size: int, add: Callable[[State, list], State], identity: dict, *,
+def one_pass(dataset: Any, batch_size: int, add: Callable[[State, list], State], identity: dict, *,
              checkpoint: str | Path | None = None, save_every: float = 60.0, progress: bool = True,
              name: str = "source") -> list[State]:
-    """Feed `dataset` batch by batch to `add(state, items) -> state`; the last states of all processes.
+    """Feed a data set batch by batch to `add(state, items) -> state`; the last states of all processes.
 
-    items: [(PIL image, label)]; a state is a dict of tensors, {} at first. Process k of n takes every n-th
-    batch (distributed.py). checkpoint: path whose name each process extends ("….0of2"); what was done is
-    saved there every `save_every` seconds and at the end, and not done again. The files stay: whoever keeps
-    the result removes them with `forget`. Raises ValueError for a checkpoint of another run (its `identity`
-    differs) and for a picture that cannot be read, with its id: a sum without it would be another source's.
+    items: a list of (PIL image, label). A state is a dict of tensors, {} at first. Process k of n takes every
+    n-th batch (distributed.py).
+    checkpoint: a path whose name each process extends ("….0of2"). What was done is saved there every
+    `save_every` seconds and at the end, and is not done again. The files stay until `forget` removes them.
+    Raises ValueError for a checkpoint of another run (its `identity` differs), and for a picture that cannot
+    be read, with its id: a sum without it would be another source's.
     """
     rank, world = distributed.rank(), distributed.world()
     starts = range(rank * batch_size, len(dataset), world * batch_size)
@@ -56,7 +58,7 @@ def forget(checkpoint: str | Path) -> None:
         file.unlink()
 
 
-def _item(dataset, i):
+def _item(dataset: Any, i: int) -> tuple[Image.Image, int]:
     try:
         return dataset[i]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -65,11 +67,11 @@ def _item(dataset, i):
                          "dataset.subset(…)") from error
 
 
-def _write(path, state, identity, done):
+def _write(path: Path, state: State, identity: dict, done: int) -> None:
     write_tensors(path, state, {"identity": json.dumps(identity), "done": str(done)})
 
 
-def _read(path, identity):
+def _read(path: Path, identity: dict) -> tuple[State, int]:
     try:
         state, metadata = read_tensors(path)
         theirs, done = json.loads(metadata["identity"]), int(metadata["done"])

@@ -1,0 +1,1 @@
+"""Views: augmented crops of a test image, and WordNet variants of a class name."""

@@ -14,12 +14,14 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as TF
 
 
-def uniform(low: float, high: float, size: tuple[int, ...], generator: Generator, device=None) -> Tensor:
+def uniform(low: float, high: float, size: tuple[int, ...], generator: Generator,
+            device: torch.device | str | None = None) -> Tensor:
     """Uniform numbers in [low, high) from the CPU generator, on `device`."""
     return (low + (high - low) * torch.rand(size, generator=generator)).to(device)
 
 
-def _integers(low: int, high: int, size: tuple[int, ...], generator: Generator, device=None) -> Tensor:
+def _integers(low: int, high: int, size: tuple[int, ...], generator: Generator,
+              device: torch.device | str | None = None) -> Tensor:
     return torch.randint(low, high, size, generator=generator).to(device)
 
 
@@ -127,7 +129,8 @@ def foreground(image: Tensor) -> Tensor:
     return F.interpolate(mask, (height, width), mode="bilinear")[0] if ratio < 1 else mask[0]
 
 
-def backgrounds(n: int, size: int, generator: Generator, images: Tensor | None = None, device=None) -> Tensor:
+def backgrounds(n: int, size: int, generator: Generator, images: Tensor | None = None,
+                device: torch.device | str | None = None) -> Tensor:
     """n backgrounds [n, 3, size, size]: plain colours, gradients, smooth noise, or the given `images`.
 
     images: [m, 3, h, w] in [0, 1], drawn with replacement and resized.

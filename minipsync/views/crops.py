@@ -9,61 +9,54 @@ batch it came in, or of what ran before. View 0 is always the image itself as `c
 """
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import math
-import re
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..clip.encoders import Clip
 from ..data.pixels import to_rgb
-from ..settings import replace_settings, require
+from ..settings import Probability, Settings, in_order, require, some_of
 from . import augment
 
+CropScale = Annotated[tuple[float, float], in_order(1)]
 
-@dataclass(frozen=True)
-class ViewConfig:
+
+class ViewConfig(Settings, title="make_views"):
     """How views 1, 2, … are made. Defaults: TPT's (METHODS 5.6)."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)      # share of the image area (torchvision's default)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)   # width / height of the crop (torchvision's default)
-    flip: float = 0.5                                  # probability of a horizontal flip
-    interpolation: str = "bilinear"                 # with antialiasing; "bicubic" is the training transform's
-    augmix: bool = False                          # TPT: on for fine-grained sets, off for the ImageNet family
-    augmix_severity: float = 1.0                       # TPT's value
-    background: float = 0.0                   # probability of a replaced background (PromptSync; method ours)
-    corruption: float = 0.0                            # probability of one corruption (PromptSync; list ours)
-    corruptions: tuple[str, ...] = augment.CORRUPTIONS  # drawn from these
-    corruption_severity: int = 3                       # severities 1..this of ImageNet-C's five (ours)
-
-    def __post_init__(self):
-        def check(good, name, expected):
-            require(good, "ViewConfig", name, getattr(self, name), expected)
-
-        check(0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, "crop_scale", "0 < low <= high <= 1")
-        check(0 < self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", "0 < low <= high, as (0.75, 1.333)")
-        for name in ("flip", "background", "corruption"):
-            check(0 <= getattr(self, name) <= 1, name, "a probability in [0, 1]")
-        check(self.interpolation in _FILTERS, "interpolation", f"one of {', '.join(_FILTERS)}")
-        check(0.1 <= self.augmix_severity <= 10, "augmix_severity", "a number in [0.1, 10]")
-        check(self.corruptions and set(self.corruptions) <= set(augment.CORRUPTIONS), "corruptions",
-              f"some of {', '.join(augment.CORRUPTIONS)}")
-        check(1 <= self.corruption_severity <= 5, "corruption_severity", "1, 2, 3, 4 or 5")
+    crop_scale: CropScale = (0.08, 1.0)
+    """smallest and largest share of the image's area in a random crop (torchvision's default)"""
+    crop_ratio: Annotated[tuple[float, float], in_order()] = (3 / 4, 4 / 3)
+    """smallest and largest width / height of a crop (torchvision's default)"""
+    flip: Probability = 0.5
+    """probability of a horizontal flip"""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """how crops are resized, with antialiasing; "bicubic" is the training transform's"""
+    augmix: bool = False
+    """mix augmented copies of a view (AugMix); TPT: on for fine-grained sets, off for the ImageNet family"""
+    augmix_severity: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    """strength of AugMix's operations; TPT's value"""
+    background: Probability = 0.0
+    """probability of a replaced background (PromptSync; how is ours)"""
+    corruption: Probability = 0.0
+    """probability of one corruption (PromptSync; the list is ours)"""
+    corruptions: Annotated[tuple[str, ...], some_of(augment.CORRUPTIONS)] = augment.CORRUPTIONS
+    """the corruptions to draw from"""
+    corruption_severity: Annotated[int, Field(ge=1, le=5)] = 3
+    """severities are drawn from 1 to this, of ImageNet-C's five (ours)"""
 
 
 def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
     """A 63-bit seed from the pixels of `image` (PIL, or a tensor [3, H, W]) and the user's `seed`.
 
-    Tensors are rounded to 1/64 first, so that rounding noise of another device seldom changes the views.
+    Tensors are rounded to 1/64 first, so that the rounding of another device seldom changes the views.
     """
     digest = hashlib.blake2b(f"{seed} ".encode(), digest_size=8)
     if isinstance(image, Tensor):
@@ -76,8 +69,8 @@ def content_seed(image: Image.Image | Tensor, seed: int = 0) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | None = None, *, seed: int = 0,
-               backgrounds: Tensor | None = None, **settings) -> Tensor:
+def make_views(image: Image.Image | Tensor, n: int, clip: Clip, config: ViewConfig | None = None, *,
+               seed: int = 0, backgrounds: Tensor | None = None, **settings: Any) -> Tensor:
     """`n` views of one image: itself and n - 1 augmented ones. Model input [n, 3, S, S] on the clip's device.
 
     image: PIL, or a tensor [3, S, S] that is model input already (normalised). seed: see `content_seed`.
@@ -85,7 +78,7 @@ def make_views(image: Image.Image | Tensor, n: int, clip, config: ViewConfig | N
     Order of the operations: crop, flip, background, AugMix, corruption, normalise. A photo is decoded once,
     then shrunk to the size at which the smallest crop still has S pixels on its shorter side.
     """
-    config = replace_settings(config or ViewConfig(), settings, "make_views")
+    config = (config or ViewConfig()).replace(**settings)
     require(n >= 1, "make_views", "n", n, "at least 1 view, the image itself")
     size = clip.image_size
     if isinstance(image, Tensor):
@@ -125,7 +118,7 @@ def augment_views(image: Tensor, n: int, size: int, config: ViewConfig, generato
     return x
 
 
-def _drawn(n: int, probability: float, generator: Generator, device) -> Tensor:
+def _drawn(n: int, probability: float, generator: Generator, device: torch.device) -> Tensor:
     """Indices of the views that an event of this probability hits."""
     return (torch.rand(n, generator=generator) < probability).nonzero()[:, 0].to(device)
 
@@ -207,91 +200,3 @@ def _resize_matrix(start: Tensor, length: Tensor, total: int, size: int, interpo
 
 
 PROMPTSYNC_VIEWS = ViewConfig(background=0.5, corruption=0.5)
-
-
-# --- text views: WordNet ------------------------------------------------------------------------------------
-RELATIONS = {"synonym": "{word}", "meronym": "{name} with {word}", "antonym": "{name}, not {word}"}
-
-
-def text_variants(class_names: Sequence[str], relations: Sequence[str] = tuple(RELATIONS), limit: int = 4,
-                  wnids: Sequence[str] | None = None) -> list[list[str]]:
-    """Text views of each class: its name, then WordNet variants of it, at most `limit` in all.
-
-    PromptSync names synonyms, antonyms and meronyms (part words) and leaves the rest open. Ours: the first
-    (most frequent) noun sense, or the sense of `wnids`; a synonym stands for the name, a part or an antonym
-    is added to it ("teapot with spout", "man, not woman"), so that every text still names its class;
-    relations take turns. A name that WordNet lacks stands alone. ValueError: unknown relation, limit < 1.
-    """
-    unknown = [r for r in relations if r not in RELATIONS]
-    require(not unknown, "text_variants", "relations", tuple(relations), f"some of {', '.join(RELATIONS)}")
-    require(limit >= 1, "text_variants", "limit", limit, "at least 1, the name itself")
-    variants = []
-    for i, name in enumerate(class_names):
-        name = name.replace("_", " ")
-        words = wordnet_words(name, wnids[i] if wnids is not None else None)
-        lists = [[RELATIONS[r].format(name=name, word=w) for w in words.get(r, ())] for r in relations]
-        turns = [texts[k] for k in range(limit) for texts in lists if k < len(texts)]
-        variants.append(list(dict.fromkeys([name, *turns]))[:limit])
-    return variants
-
-
-@functools.cache
-def _shipped_words() -> dict[str, dict]:
-    """The lemmas of minipsync/assets/wordnet.json (made by data_scripts/make_wordnet.py)."""
-    file = resources.files("minipsync") / "assets" / "wordnet.json"
-    return json.loads(file.read_text("utf-8"))["words"] if file.is_file() else {}
-
-
-@functools.cache
-def wordnet_words(name: str, wnid: str | None = None) -> dict[str, tuple[str, ...]]:
-    """WordNet words of a class name by relation (see `sense_words`); {} where WordNet lacks the name.
-
-    The shipped list answers first; other names need NLTK and its WordNet corpus, without which they get {}
-    and one warning. wnid: a WordNet 3.0 noun such as "n02084071" (ImageNet's folder names), which fixes the
-    sense; ValueError if there is none.
-    """
-    if wnid is None and name.lower() in _shipped_words():
-        return {k: tuple(v) for k, v in _shipped_words()[name.lower()].items()}
-    try:
-        from nltk.corpus import wordnet
-        wordnet.ensure_loaded()
-    except (ImportError, LookupError):
-        warnings.warn("WordNet is not installed, so class names outside the shipped list have no text "
-                      "variants; `python -m nltk.downloader wordnet` installs it", stacklevel=3)
-        return {}
-    return sense_words(name, first_sense(wordnet, name) if wnid is None else _sense_of(wordnet, wnid))
-
-
-_ABUSE = re.compile(r"ethnic slur|\b(offensive|disparaging|derogatory|obscene)\b.*\b(terms?|names?|words)\b")
-
-
-def first_sense(wordnet, name: str):
-    """The first noun sense of `name` that is no term of abuse ("taco" has one), or None. wordnet: NLTK's."""
-    senses = wordnet.synsets(name.replace(" ", "_"), pos="n")
-    return next((sense for sense in senses if not _ABUSE.search(sense.definition())), None)
-
-
-def _sense_of(wordnet, wnid: str):
-    found = re.fullmatch(r"n(\d{8})", wnid)
-    sense = found and wordnet.synset_from_pos_and_offset("n", int(found[1]))       # None, and NLTK warns
-    if sense is None:
-        raise ValueError(f"wnid {wnid!r} is no noun of WordNet {wordnet.get_version()}; expected an id such "
-                         "as 'n02084071'")
-    return sense
-
-
-def sense_words(name: str, sense) -> dict[str, tuple[str, ...]]:
-    """Words of a sense (an NLTK synset, or None) by relation, without `name` itself; {} for None.
-
-    Synonyms and antonyms are in WordNet's order. Meronyms are parts, then substances, then members, the more
-    frequent first: NLTK keeps them in a set, whose order changes from one process to the next.
-    """
-    if sense is None:
-        return {}
-    same = sense.lemmas()
-    parts = [part.lemmas()[0] for parts in (sense.part_meronyms(), sense.substance_meronyms(),
-                                            sense.member_meronyms())
-             for part in sorted(parts, key=lambda part: (-part.lemmas()[0].count(), part.name()))]
-    words = {"synonym": same, "meronym": parts, "antonym": [w for lemma in same for w in lemma.antonyms()]}
-    plain = {k: dict.fromkeys(w.name().replace("_", " ") for w in v) for k, v in words.items()}
-    return {k: tuple(w for w in v if w.lower() != name.lower()) for k, v in plain.items()}

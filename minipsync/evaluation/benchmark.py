@@ -1,0 +1,210 @@
+"""A benchmark: data sets, the CLIP to use on them, and every method ready to run with its settings.
+
+    bench = benchmark("mini")
+    data = bench.dataset("sketch")
+    method = bench.build("promptsync", data)          # settings, prompts and source of this benchmark
+
+"mini" is all in the package; "full" are the papers' data sets and OpenAI's CLIP.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from ..clip.encoders import Clip
+from ..clip.weights import load_clip
+from ..data.dataset import Dataset
+from ..data.full import Full
+from ..data.mini import ASSETS, TRANSFER, Mini
+from ..data.own import split_half
+from ..data.splits import SPLITS
+from ..files.paths import expand, read_text
+from ..methods import REGISTRY, Method, build, prompt_files
+from ..methods.with_source import SourceMethod, find_source
+from ..settings import did_you_mean
+from .prompts import prompt_file
+
+MANY = 50_000                                      # source images that `build` does not read by itself
+# MaPLe's training for its base-to-new tables, where it has depth 9
+BASE_TO_NEW: dict[str, Any] = {"epochs": 5, "lr": 0.0035}
+
+
+class Benchmark:
+    """What both benchmarks can do with their data sets; `Mini` and `Full` say which those are."""
+
+    name: str
+    names: tuple[str, ...]
+
+    def dataset(self, name: str, split: str = "test") -> Dataset:
+        """The data set `name`; see `Mini.dataset` and `Full.dataset`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def settings(method: str, dataset: str | None = None) -> dict:
+        """What differs from the defaults of `method`, or, as "maple.fit", of its training, on `dataset`."""
+        raise NotImplementedError
+
+    def clip(self, **settings: Any) -> Clip:
+        """A CLIP for these data sets; settings go to `load_clip`."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def own_clip(self) -> Clip:
+        """`clip()`, loaded once and shared by what `build` makes."""
+        return self.clip()
+
+    def build(self, name: str, data: Dataset, *, clip: Clip | None = None, load: bool = True,
+              prompts: str | Path = "auto", source: str | Path | None = None, trained_on: str | None = None,
+              prompt_seed: int | None = None, **settings: Any) -> Method:
+        """Make the method `name` for the classes of `data`, ready to predict.
+
+        It has this benchmark's settings, replaced by `settings`; and, unless load=False, the prompts that fit
+        them and what it needs of its source.
+
+        clip:        of which methods share one; by default the benchmark's own.
+        prompts:     a file, a folder to look in before the package, or "auto": the package's.
+        source:      a folder of source moments and prototypes, looked in before the package; what has to be
+                     computed is kept there.
+        trained_on:  the data set that prompts and source are of: by default "imagenet", or for a half, as
+                     "animals_novel", its base half.
+        prompt_seed: of the prompts; by default the method's own seed, or the lowest there is.
+
+        Raises FileNotFoundError where no prompts fit, with what there is, and ValueError for unknown names.
+        """
+        method = build(name, clip or self.own_clip, data.class_names,
+                       **{**self.settings(name, data.name), **settings})
+        if not load or method.recipe is None and not method.accepts:
+            return method
+        stem, half = split_half(data.name)
+        trained_on = trained_on or (f"{stem}_base" if half and stem in self.names else "imagenet")
+        self.load_prompts(method, prompts, trained_on, prompt_seed)
+        if isinstance(method, SourceMethod):
+            self.load_source(method, trained_on, source)
+        return method
+
+    def load_prompts(self, method: Method, place: str | Path = "auto", trained_on: str = "imagenet",
+                     seed: int | None = None) -> None:
+        """Give `method` the prompts of a file, or those of a folder, else of the package, that fit.
+
+        Where several fit, those are taken that training with this benchmark's recipe makes.
+        """
+        if str(place) != "auto" and expand(place).is_file():
+            method.load(place)
+            return
+        train = self.train_set(trained_on)
+        choice = {"trained_on": train.name if train is not None else trained_on, "seed": seed,
+                  "train_set": None if train is None or train.origin == "partial" else train}
+        try:
+            path: Path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
+        except prompt_files.SeveralFit as error:
+            if method.needs or method.recipe is None or train is None:
+                raise                                          # it is another method that is trained
+            same = build(method.name, method.clip, train.class_names, config=method.config)
+            name = prompt_file(same, train, **self.settings(f"{method.name}.fit", trained_on))
+            same_name = [path for path in error.paths if path.name == name]
+            if not same_name:
+                raise
+            path = same_name[0]
+        method.load(path)
+
+    def load_source(self, method: SourceMethod, trained_on: str, folder: str | Path | None = None) -> None:
+        """Give `method` its source: that which `folder` or the package has, else computed and kept there."""
+        train = self.train_set(trained_on)
+        if train is not None and method.trained_on not in ("", train.name):
+            raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
+                             f"{method.trained_on}; say trained_on={method.trained_on!r}")
+        whole = train if train is not None and train.origin != "partial" else None
+        found = find_source(method, folder, whole)
+        if train is None:
+            method.source = found
+            return
+        if found is None and len(method.source_set(train)) > MANY:
+            raise FileNotFoundError(f"{method.name} has no source {method.needs} for the prompts "
+                                    f"{method.prompts_from}; they are computed from {len(train)} images: do "
+                                    f"that once, minipsync prepare {method.name} --benchmark {self.name}")
+        source = method.prepare(train, found=found).source
+        if found is None and folder is not None and source is not None:
+            source.save(folder)
+
+    def train_set(self, name: str) -> Dataset | None:
+        """The training split of a data set, None where it is not here; prompts then go by its name alone."""
+        try:
+            return self.dataset(name, "train")
+        except (FileNotFoundError, ValueError):
+            if ":" in name:                                    # one's own, asked for by its path
+                raise
+            return None
+
+
+class MiniBenchmark(Mini, Benchmark):
+    """The mini benchmark: emoji in scenes and the mini CLIP, all in the package."""
+
+    @staticmethod
+    def settings(method: str, dataset: str | None = None) -> dict:
+        """What differs from the paper's settings of `method` on these small pictures.
+
+        "coop.fit", "maple.fit" and so on name the settings of training, which are others on `imagenet` than
+        on a transfer set, as in the papers; nothing else depends on `dataset`. {} where nothing differs.
+        Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
+        """
+        chosen = json.loads(read_text(ASSETS / "settings.json"))
+        own = chosen.get(f"{method} transfer") if split_half(dataset or "")[0] in TRANSFER else None
+        found = own or chosen.get(method, {})
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+
+    def clip(self, **settings: Any) -> Clip:
+        """The mini CLIP; settings go to `load_clip` (precision, device)."""
+        return load_clip("mini", **settings)
+
+
+class FullBenchmark(Full, Benchmark):
+    """The full benchmark: the papers' data sets and OpenAI's CLIP."""
+
+    @staticmethod
+    def settings(method: str, dataset: str | None = None) -> dict:
+        """What differs from the defaults of `method`, which are those for ImageNet, on `dataset`.
+
+        The ten transfer sets are the papers' fine-grained ones: other rates (PromptAlign), AugMix (TPT).
+        "maple.fit" and so on name the settings of training: on a base half MaPLe's are those of its
+        base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
+        """
+        stem, half = split_half(dataset or "")
+        half = half if stem in Full.names else ""
+        if method.endswith(".fit"):
+            recipes: dict[str, dict] = {"maple.fit": BASE_TO_NEW if half else {},
+                                        "coop.fit": {"epochs": 200} if stem in SPLITS else {}}
+            return recipes.get(method, {})
+        if method == "maple":
+            return {"depth": 9} if half else {}
+        if method == "zero_shot":                          # base to novel: the data set's own template
+            return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
+        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "model_fields", {})
+        switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
+        return {switch: True} if switch and stem in SPLITS else {}
+
+    def clip(self, name: str = "ViT-B-16", **settings: Any) -> Clip:
+        """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
+        return load_clip(name, **settings)
+
+
+BENCHMARKS: dict[str, type[Benchmark]] = {"mini": MiniBenchmark, "full": FullBenchmark}
+
+
+def benchmark(name: str = "mini", root: str | Path | None = None,
+              partial: bool = False) -> MiniBenchmark | FullBenchmark:
+    """The benchmark `name`: its data sets, its CLIP and its settings, and `build`, which joins them.
+
+    "mini" is all in the package; "full" are the papers' data sets below the folder `root` (`Full`, which
+    explains `partial` too). Raises ValueError for an unknown name, with the list of good ones, and for a
+    `root` or `partial` that "mini" has no use for.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}, expected one of: {', '.join(BENCHMARKS)}."
+                         f"{did_you_mean(name, BENCHMARKS)}")
+    if name == "full":
+        return FullBenchmark(root, partial)
+    if root or partial:
+        raise ValueError(f"benchmark {name!r} is in the package and takes no root or partial; for real "
+                         "data sets say benchmark('full', root=…)")
+    return MiniBenchmark()

@@ -1,0 +1,126 @@
+"""Tables of what differs: settings of a method, time per image, every pair of methods on the same images."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from ..data.own import HALVES
+from ..evaluation.record_format import as_json
+from ..evaluation.results import compare, verdict
+from .published import mean, published, split_label
+from .runs import Group, Rows, Run, as_text, defaults, group_runs
+
+ONLY = {"ablation": None, "steps": "steps", "views": "n_views"}         # the setting that a table is about
+LOSSES = {"entropy + alignment": {}, "entropy": {"weight": 0}, "alignment": {"entropy": False}}
+PERCENT = ("accuracy", "std", "low", "high", "difference", "diff_low", "diff_high")
+
+
+def ablation(name: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.DataFrame | None:
+    """A row for each setting, and what it gains over the default one, or over the first."""
+    only, rows = ONLY[name], []
+    families: dict[str, list[Group]] = {}
+    for g in group_runs(runs, notes):
+        if only is None or only in g.settings:
+            rest = {k: v for k, v in g.settings.items() if k != only} if only else {}
+            families.setdefault(as_json([g.method, g.dataset, rest]), []).append(g)
+    fields: dict[str, None] = {}
+    for family in families.values():
+        if len(family) == 1:
+            continue
+        first, varied = family[0], (only,) if only else family[0].differ
+        fields |= dict.fromkeys(varied)
+        default = defaults(first.method, first.runs[0].about["dataset"],
+                           "mini" if benchmark == "mini" else "full")
+        reference = next((g for g in family if all(as_json(g.settings.get(f)) == as_json(default[f])
+                                                   for f in varied if f in default)), first)
+        for g in family:
+            gain = {"verdict": "reference"} if g is reference else _difference([(g, reference)]) or {}
+            rows.append(g.row() | {f: _cell(g.settings.get(f)) for f in varied} | {
+                "method": g.label(but=only) if only else g.method, "difference": gain.get("difference"),
+                "diff_low": gain.get("low"), "diff_high": gain.get("high"), "p": gain.get("p"),
+                "verdict": gain.get("verdict", ""),
+                "published": _printed_ablation(g) if benchmark == "full" else None})
+    printed = ["published"] * any(row["published"] is not None for row in rows)
+    return _plain(rows, benchmark, ["method", "dataset", *fields, *printed, "accuracy", "std", "low", "high",
+                                    "n", "of", "seeds", "difference", "diff_low", "diff_high", "p",
+                                    "verdict"])
+
+
+def _printed_ablation(group: Group) -> float | None:
+    """The printed accuracy (percent) of PromptAlign with these of its losses, or None."""
+    if (group.method, group.dataset, group.facts.get("model")) != ("promptalign", "a", "ViT-B-16/openai"):
+        return None
+    losses = next((name for name, settings in LOSSES.items() if group.unusual() == settings), None)
+    rows = published("promptalign_ablation")
+    return next(iter(rows.loc[rows["method"] == losses, "value"]), None)
+
+
+def _cell(value: object) -> object:
+    return value if isinstance(value, (int, float)) else as_text(value)
+
+
+def latency(_: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.DataFrame | None:
+    """Mean time in `predict` over the images, and over seeds; on whatever machine made the records."""
+    rows = [g.row() | {"ms_per_image": 1000 * mean(*(run.result.seconds_per_image for run in g.runs))}
+            for g in group_runs(runs, notes)]
+    return _plain(rows, benchmark, ["method", "dataset", "ms_per_image", "n", "of", "seeds"])
+
+
+def paired(_: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.DataFrame | None:
+    """Every pair of settings on each data set, and pooled; halves of data sets are pooled apart."""
+    groups = {(g.label(), g.dataset): g for g in group_runs(runs, notes)}
+    labels, names = (dict.fromkeys(key[i] for key in groups) for i in (0, 1))
+    rows: Rows = []
+    for b, a in combinations(labels, 2):
+        pairs = {d: (groups[a, d], groups[b, d]) for d in sorted(names)
+                 if (a, d) in groups and (b, d) in groups}
+        found = {d: _difference([pair]) for d, pair in pairs.items()}
+        notes += [f"{a} and {b} on {d}: no image, or not the class list, in common"
+                  for d in found if not found[d]]
+        for half in ("", *HALVES):                        # a half is part of its set: never both in one pool
+            shared = [d for d in pairs if found[d] and half == split_label(d)[1]]
+            if len(shared) > 1:
+                name = f"pooled {half} ({len(shared)})" if half else f"pooled ({len(shared)})"
+                found[name] = _difference([pairs[d] for d in shared])
+        rows += [row | {"a": a, "b": b, "dataset": d} for d, row in found.items() if row]
+    return _plain(rows, benchmark, ["a", "b", "dataset", "n", "difference", "low", "high", "p", "verdict",
+                                    "seeds_a", "seeds_b"])
+
+
+def _difference(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Any] | None:
+    """The first minus the second of each pair of groups, over all their common images; None if none.
+
+    Single runs: Newcombe's interval and McNemar's test (`compare`). With seeds to average, an image is one
+    observation, the mean of its seeds, so that three seeds do not make three images of it. The interval is
+    then the normal one, and there is no p: McNemar's test is one of single answers."""
+    counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
+    gaps = [(a.right.mean(axis=1) - b.right.mean(axis=1)).dropna() for a, b in pairs]
+    if not all(map(len, gaps)) or any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
+        return None
+    if all(len(g.runs) == 1 for pair in pairs for g in pair):
+        rows = [pd.concat([g.runs[0].records.assign(image=lambda rows, g=g: f"{g.dataset}/" + rows["image"])
+                           for g in side]) for side in zip(*pairs, strict=True)]
+        return compare(*rows).row() | counts              # data sets may number their images alike
+    gap = pd.concat(gaps)
+    arm = 1.96 * gap.sem() if len(gap) > 1 else math.inf
+    low, high = gap.mean() - arm, gap.mean() + arm
+    return {"n": len(gap), "difference": gap.mean(), "low": low, "high": high, "p": math.nan,
+            "verdict": verdict(low, high)} | counts
+
+
+def _plain(rows: Rows, benchmark: str, columns: list[str]) -> pd.DataFrame | None:
+    """A table without printed numbers: fractions become percent, data sets of mini say so."""
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    kinds = {"integer": "Int64", "floating": float, "mixed-integer-float": float, "empty": float}
+    for name in columns:                                  # whole numbers stay whole where some are absent
+        table[name] = table[name].astype(kinds.get(pd.api.types.infer_dtype(table[name]), object))
+        if name in PERCENT:
+            table[name] = 100 * table[name]
+    if benchmark == "mini":
+        table["dataset"] = "mini " + table["dataset"]
+    return table
