@@ -120,7 +120,8 @@ def few_shot(bench, variants: dict, each: str, args):
                 learned(method, train, args.prompts, progress=False, **recipe)
             for half in test:
                 method.set_class_names(half.class_names)
-                yield label, seed, mp.evaluate(method, half, args.limit, args.records, seed=args.seed,
+                yield label, seed, mp.evaluate(method, half, args.limit, args.records,
+                                                  sample_seed=args.sample_seed,
                                                progress=False)
 
 
@@ -178,7 +179,7 @@ def main() -> None:
     p.add_argument("--limit", type=int, help="images per data set, 0 = all; default: that of the table")
     p.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of training, base to novel")
     p.add_argument("--prompts", type=Path, default=Path("build/prompts"), help="folder of what is trained")
-    p.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    p.add_argument("--sample-seed", type=int, default=0, help="of the choice of images")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
     variants, datasets, references, limit = TABLES[args.table]
@@ -189,7 +190,7 @@ def main() -> None:
     for name in args.datasets or datasets:
         data = bench.dataset(name)
         for label, method, test_set in variants(bench, data):
-            result = mp.evaluate(method, test_set, args.limit, args.records, seed=args.seed,
+            result = mp.evaluate(method, test_set, args.limit, args.records, sample_seed=args.sample_seed,
                                  progress=False)
             rows.append({**result.row(), "method": label, "backbone": method.clip.fingerprint,
                          "minipsync": mp.__version__, "torch": torch.__version__.split("+")[0]})

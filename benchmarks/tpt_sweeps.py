@@ -84,7 +84,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", choices=TABLES)
     p.add_argument("--limit", type=int, help="images per data set")
-    p.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    p.add_argument("--sample-seed", type=int, default=0, help="of the choice of images")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
     variants, datasets, limit, reference = TABLES[args.table]
@@ -94,7 +94,8 @@ def main() -> None:
     for name in datasets:
         data = bench.dataset(name)
         for label, method in variants(bench, data):
-            result = mp.evaluate(method, data, args.limit or limit, args.records, seed=args.seed,
+            result = mp.evaluate(method, data, args.limit or limit, args.records,
+                                 sample_seed=args.sample_seed,
                                  progress=False)
             rows.append({**result.row(), "method": label, "confidence": result.records["confidence"].mean(),
                          **facts})

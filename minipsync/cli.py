@@ -208,7 +208,7 @@ def info(root: Root = ""):
     print(f"methods: {', '.join(REGISTRY)}")
     print(f"mini data sets: {', '.join(BENCHMARKS['mini'].names)}")
     place = root or os.environ.get(ROOT)
-    there = bool(place) and Path(os.path.expanduser(place)).is_dir()
+    there = bool(place) and Path(os.path.expanduser(place or "")).is_dir()
     print(f"full data sets, for testing: {place or f'no --root and no ${ROOT}'}"
           + ", no such folder" * bool(place and not there))
     for name in BENCHMARKS["full"].names if there else ():

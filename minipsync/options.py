@@ -1,6 +1,6 @@
 """Options of the command line that are the settings of methods and of training, with their own descriptions.
 
-A command that has them is declared twice decorated, and gets what was typed in its parameter `settings`:
+A command that has them is decorated twice, and its parameter `settings` gets what was typed:
 
     @app.command(cls=SettingsCommand, epilog=EPILOG)
     @with_settings(lambda name: [REGISTRY[name].Config()], REGISTRY)
@@ -23,30 +23,30 @@ from .settings import Settings, alternatives, describe, did_you_mean, from_text
 
 EPILOG = ("The settings of a method are options, too; name it to see them: minipsync {} {} --help. Their "
           "defaults are the paper's; a benchmark may have others, and what is typed comes before both.")
-Typed = dict[str, Any]                             # name of a setting -> its text, or True or False
 
 
 class SettingsCommand(TyperCommand):
     """A command whose help shows the settings of the methods that are named on the command line."""
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)
         return super().parse_args(ctx, args)
 
-    def format_options(self, ctx, formatter):
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
-        command = inspect.unwrap(self.callback)
+        callback: Any = self.callback
+        command: Any = inspect.unwrap(callback)
         for name in dict.fromkeys(word for word in ctx.meta["words"] if word in command.names):
             for config in command.configs(name):
-                with formatter.section(f"Settings of {type(config).model_config['title']}"):
+                with formatter.section(f"Settings of {type(config).model_config.get('title', name)}"):
                     formatter.write_dl([_help(command, config, setting) for setting in own_settings(config)])
 
 
-def with_settings(configs: Callable[[str], Iterable[Settings]], names: Iterable[str]):
+def with_settings(configs: Callable[[str], Iterable[Settings]], names: Iterable[str]) -> Callable:
     """Decorator that gives a command an option for each setting of `configs(name)`, for all these methods.
 
     The values that were typed reach its parameter `settings`, a dict from names to texts, True or False."""
-    def decorate(command):
+    def decorate(command: Any) -> Any:
         command.configs, command.names = configs, tuple(names)
         signature = inspect.signature(command)
         kinds = {setting: field.annotation for name in command.names for config in configs(name)
@@ -56,16 +56,16 @@ def with_settings(configs: Callable[[str], Iterable[Settings]], names: Iterable[
                 (bool if bool in alternatives(kind) else str) | None,
                 typer.Option(_flags(command, name, kind), hidden=True)]) for name, kind in kinds.items()}
 
-        @functools.wraps(command)
-        def wrapped(**given):
+        def wrapped(**given: Any) -> Any:
             typed = {name: given.pop(name) for name in options}
             return command(**given, settings={
                 name.removeprefix("setting_"): value for name, value in typed.items() if value is not None})
 
         own = [each for name, each in signature.parameters.items() if name != "settings"]
-        wrapped.__signature__ = signature.replace(parameters=[*own, *options.values()])
-        wrapped.__annotations__ = {each.name: each.annotation for each in (*own, *options.values())}
-        return wrapped
+        result: Any = functools.update_wrapper(wrapped, command)
+        result.__signature__ = signature.replace(parameters=[*own, *options.values()])
+        result.__annotations__ = {each.name: each.annotation for each in (*own, *options.values())}
+        return result
     return decorate
 
 
@@ -77,12 +77,12 @@ def own_settings(config: Settings) -> dict[str, Any]:
 def values_for(config: type[Settings], typed: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the typed settings that `config` has, as values of its types."""
     fields = config.model_fields
-    return {name: from_text(text, fields[name].annotation | None if fields[name].default_factory else
-                            fields[name].annotation) if isinstance(text, str) else text
-            for name, text in typed.items() if name in fields}
+    kinds: dict[str, Any] = {name: field.annotation for name, field in fields.items()}
+    return {name: from_text(text, kinds[name] | None if fields[name].default_factory else kinds[name])
+            if isinstance(text, str) else text for name, text in typed.items() if name in fields}
 
 
-def check_settings(command: Callable, names: Iterable[str], typed: Mapping[str, Any]) -> None:
+def check_settings(command: Any, names: Iterable[str], typed: Mapping[str, Any]) -> None:
     """Raise ValueError for a typed setting that none of the methods `names` has."""
     names, command = list(names), inspect.unwrap(command)
     good = list(dict.fromkeys(setting for name in names for config in command.configs(name)

@@ -14,8 +14,10 @@ follows from the fields above it; `config.replace(n_views=1)` lets it follow ane
 
 import ast
 import difflib
+import functools
 import math
 import numbers
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -116,7 +118,7 @@ def require(good: Any, owner: str, name: str, value: Any, expected: str) -> None
 def _one_line(cls: type[Settings], given: Mapping[str, Any], error: ValidationError) -> str:
     """What is wrong with `given`, the first of pydantic's errors: unknown names before values."""
     problems = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-    unknown = [e["loc"][0] for e in problems if e["type"] == "extra_forbidden"]
+    unknown = [str(e["loc"][0]) for e in problems if e["type"] == "extra_forbidden"]
     if unknown:
         return (f"{error.title}: unknown setting {unknown[0]!r}.{did_you_mean(unknown[0], cls.model_fields)} "
                 f"Good settings: {', '.join(cls.model_fields)}")
@@ -192,8 +194,9 @@ def from_text(text: str, kind: Any) -> Any:
             return [from_text(item, typing.get_args(each)[0]) for item in items_of(word)]
         if typing.get_origin(each) is Literal:
             return next((choice for choice in typing.get_args(each) if str(choice) == word), text)
+    union: Any = functools.reduce(operator.or_, kinds)
     try:
-        return TypeAdapter(typing.Union[*kinds]).validate_python(word)
+        return TypeAdapter(union).validate_python(word)
     except ValidationError:
         return text
 

@@ -467,7 +467,7 @@ SETTINGS = {
     "no CLIP": (lambda x: mp.build("tpt", "ViT-B-16", NAMES), TypeError, "clip is a str; expected load_clip"),
     "limit": (run(limit=0), ValueError, "limit=0: expected a whole number of images, 1 or more, or None"),
     "batch size": (run(batch_size="16"), ValueError, "batch_size='16': expected a whole number"),
-    "seed": (run(seed=None), ValueError, "seed=None: expected a whole number"),
+    "seed": (run(sample_seed=None), ValueError, "sample_seed=None: expected a whole number"),
 }
 
 

@@ -113,17 +113,17 @@ def test_wilson_interval():
 def test_limit_is_balanced_nested_and_the_same_everywhere():
     data = Colours()
     ids = [data.image_id(i) for i in range(len(data))]
-    order = balanced_order(ids, data.labels, None, seed=0)
+    order = balanced_order(ids, data.labels, None, sample_seed=0)
     assert sorted(order) == list(range(45))
     for limit in (3, 7, 14, 21):
-        taken = balanced_order(ids, data.labels, limit, seed=0)
+        taken = balanced_order(ids, data.labels, limit, sample_seed=0)
         assert taken == order[:limit]                                 # larger ones contain smaller ones
         counts = np.bincount(data.labels[taken], minlength=7)
         assert counts.max() - counts.min() <= 1
     shuffled = np.random.RandomState(1).permutation(45)                # another machine lists them otherwise
-    again = balanced_order([ids[i] for i in shuffled], data.labels[shuffled], 20, seed=0)
+    again = balanced_order([ids[i] for i in shuffled], data.labels[shuffled], 20, sample_seed=0)
     assert [int(shuffled[i]) for i in again] == order[:20]
-    assert set(balanced_order(ids, data.labels, 20, seed=1)) != set(order[:20])
+    assert set(balanced_order(ids, data.labels, 20, sample_seed=1)) != set(order[:20])
     assert order[:8] == [35, 5, 17, 25, 32, 14, 42, 39]        # frozen: a change would change every sample
     assert evaluate(Guess(), data, limit=1000, progress=False).n == 45
 
@@ -220,9 +220,9 @@ def test_runs_are_never_mixed(tmp_path):
         evaluate(Guess(noise=1.0), data, limit=4, records=path, progress=False)
     other = Colours((10, 7, 5, 8, 6, 7, 3), name="other")               # images and content differ, too
     with pytest.raises(ValueError, match="dataset is .*; seed is .*; config.noise is [^;]*; and 2 more"):
-        evaluate(Guess(noise=1.0), other, limit=4, records=path, seed=5, progress=False)
+        evaluate(Guess(noise=1.0), other, limit=4, records=path, sample_seed=5, progress=False)
     with pytest.raises(ValueError, match="seed is 0 there and 5 here"):
-        evaluate(Guess(), data, limit=4, records=path, seed=5, progress=False)
+        evaluate(Guess(), data, limit=4, records=path, sample_seed=5, progress=False)
     with pytest.raises(ValueError, match="dataset is 'colours' there and 'other' here"):
         evaluate(Guess(), Colours(name="other"), limit=4, records=path, progress=False)
     with pytest.raises(ValueError, match="images is '45, .* there and '46, "):
@@ -363,7 +363,7 @@ def test_what_is_not_among_the_n_is_told(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     ({"limit": 0}, "limit=0: expected a whole number of images, 1 or more, or None"),
     ({"limit": "50"}, "limit='50'"), ({"limit": True}, "limit=True"), ({"limit": 2.5}, "limit=2.5"),
-    ({"batch_size": 0}, "batch_size=0"), ({"seed": None}, "seed=None")])
+    ({"batch_size": 0}, "batch_size=0"), ({"sample_seed": None}, "sample_seed=None")])
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         evaluate(Guess(), Colours(), progress=False, **arguments)

@@ -107,8 +107,8 @@ def test_form(path):
     assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("07_promptsync", ("dataset", "r", "limit", 3, "seed", 3)),
-                                                  ("05_tpt", ("limit", 3))])
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("07_promptsync", ("dataset", "r", "limit", 3, "sample_seed", 3)), ("05_tpt", ("limit", 3))])
 def test_other_parameters(tmp_path, name, parameters):
     process = papermill(tmp_path, *parameters, notebook=ROOT / f"notebooks/{name}.ipynb")
     said, _ = process.communicate(timeout=600)
@@ -116,4 +116,4 @@ def test_other_parameters(tmp_path, name, parameters):
     rows = {file.name.split("-")[0]: pd.read_csv(file) for file in tmp_path.rglob("records/*.csv")}
     assert {len(table) for table in rows.values()} == {3} and "tpt" in " ".join(rows)
     assert set(pd.concat(rows.values()).seed) == {dict(zip(parameters[::2], parameters[1::2], strict=True))
-                                                  .get("seed", 0)}
+                                                  .get("sample_seed", 0)}

@@ -152,6 +152,15 @@ def labels(folder, name="latency"):
     return sorted(report(name, load_runs(folder), "mini")["method"])
 
 
+def test_a_seed_of_views_that_follows_is_no_setting(tmp_path):
+    """Runs of three seeds are one group, whether their records know of view_seed or are older."""
+    for seed, more in ((1, {}), (2, {"view_seed": 2}), (3, {"view_seed": 3})):
+        write(tmp_path, "10", method="promptsync", seed=seed, **more)
+    assert labels(tmp_path) == ["promptsync"]
+    write(tmp_path, "10", method="promptsync", seed=1, view_seed=5)
+    assert labels(tmp_path) == ["promptsync", "promptsync [view_seed=5]"]
+
+
 def test_settings_are_told_apart(tmp_path):
     default = REGISTRY["promptsync"].Config()
     for steps, views in ((default.steps, 127), (2, 127), (2, 7)):
@@ -163,7 +172,7 @@ def test_settings_are_told_apart(tmp_path):
     assert "promptsync [n_views=7, steps=2, code=new]" in labels(tmp_path) and len(labels(tmp_path)) == 4
     write(tmp_path, "10", method="mine", parts=["a", "b"])                       # no defaults are known
     write(tmp_path, "10", method="mine", parts=["a"], image_seed=3)
-    assert {"mine [parts=a b, image seed=0]", "mine [parts=a, image seed=3]"} <= set(labels(tmp_path))
+    assert {"mine [parts=a b, sample_seed=0]", "mine [parts=a, sample_seed=3]"} <= set(labels(tmp_path))
 
 
 def test_the_same_seed_with_other_prompts_was_trained_otherwise(tmp_path):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pytest
+import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import minipsync as mp
@@ -30,6 +31,9 @@ FOLLOWS = [
     ("coop", {"init": "a photo of a"}, {"init": None}, {"n_ctx": 16}),
     ("cocoop", {}, {"init": "a sketch of"}, {"n_ctx": 3}),
     ("tpt", {"init": "a"}, {"template": "a big photo of the {}."}, {"n_ctx": 5}),
+    *((name, {}, {"seed": 7}, {"view_seed": 7}) for name in
+      ("tpt", "maple_tpt", "promptalign", "promptsync", "promptsync_star")),
+    ("promptalign", {"view_seed": 3}, {"view_seed": None, "seed": 2}, {"view_seed": 2}),
     ("promptalign", {"lr": None}, {"fine_grained": True}, {"lr": 5e-4}),
     ("promptalign", {"fine_grained": True, "lr": 0.3}, {"lr": None}, {"lr": 5e-4}),
 ]
@@ -40,6 +44,7 @@ STAYS = [
     ("promptalign", {"lr": 1e-3}, {"steps": 2}, {"lr": 1e-3}),
     ("maple_tpt", {"variant": "A", "augmix": False}, {"fine_grained": True}, {"augmix": False, "lr": 5e-3}),
     ("maple_tpt", {"lr": 7e-3}, {"variant": "A", "fine_grained": True}, {"lr": 7e-3, "augmix": True}),
+    ("promptsync", {"view_seed": 1}, {"seed": 7}, {"view_seed": 1, "seed": 7}),
     ("coop", {"n_ctx": 4}, {"init": "a photo of a"}, {"n_ctx": 4}),
     ("coop", {"n_ctx": 4, "init": "a photo of a"}, {"init": None}, {"n_ctx": 4}),
 ]
@@ -214,3 +219,44 @@ def test_a_description_is_no_code():
              ((1, "'''old'''", "'a'"), (1, "'''new'''", "'a'"), (1, "pass", "'a'"), (2, "'''old'''", "'a'"),
               (1, "'''old'''", "'b'"))]
     assert plain[0] == plain[1] and len({plain[0], *plain[2:]}) == 4
+
+
+# ---- seeds --------------------------------------------------------------------------------------------
+TUNED = {"tpt": {"n_views": 4, "selection": 0.5}, "maple_tpt": {"n_views": 4, "selection": 0.5}}
+
+
+@pytest.mark.filterwarnings("ignore:.*never trained")
+@pytest.mark.parametrize("name", TUNED)
+def test_view_seed_is_of_the_views_alone(tiny_clip, name):
+    """`seed` moves a random start and, without view_seed, the views; view_seed moves the views alone."""
+    from PIL import Image
+    picture = Image.fromarray(np.random.RandomState(0).randint(0, 255, (40, 50, 3)).astype(np.uint8))
+
+    def made(**seeds):
+        method = build(name, tiny_clip, NAMES, init=None, **TUNED[name], **seeds)
+        return method.make_views(picture), torch.cat([p.detach().flatten() for p in method.parameters()])
+
+    views, start = made(seed=1)
+    same, other = made(seed=2, view_seed=1)
+    assert torch.equal(views, same) and not torch.equal(start, other)
+    other, same = made(seed=1, view_seed=2)
+    assert not torch.equal(views, other) and torch.equal(start, same)
+    assert torch.equal(made(seed=2)[0], other)
+
+
+def test_the_source_keeps_its_seed(tiny_clip):
+    """view_seed leaves the source's few shots and views as they are, so that its file still fits."""
+    first, second = (build("promptsync", tiny_clip, NAMES, **seeds) for seeds in ({}, {"view_seed": 9}))
+    assert first.source_settings() == second.source_settings() and first.config.seed == second.config.seed
+    assert second.config.view_seed == 9
+
+
+def test_sample_seed_says_which_images(tiny_clip):
+    data = mp.benchmark("mini").dataset("animals")
+    method = build("zero_shot", mp.load_clip("mini", device="cpu"), data.class_names)
+    first, again, other = (mp.evaluate(method, data, limit=20, sample_seed=s, progress=False)
+                           for s in (1, 1, 2))
+    assert first.records.image.tolist() == again.records.image.tolist() != other.records.image.tolist()
+    assert (first.seed, other.seed, set(other.records.seed)) == (1, 2, {2})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'seed'"):
+        mp.evaluate(method, data, limit=20, seed=1)

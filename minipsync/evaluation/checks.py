@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def check_arguments(method: Any, data: Any, limit: Any, batch_size: Any, seed: Any
+def check_arguments(method: Any, data: Any, limit: Any, batch_size: Any, sample_seed: Any
                     ) -> tuple[list[str], list[int]]:
     """(image ids, labels) of `data`. Raises TypeError or ValueError if anything cannot be worked with."""
     wanted = ("name", "class_names", "labels", "image_id", "__len__", "__getitem__")
@@ -16,7 +16,7 @@ def check_arguments(method: Any, data: Any, limit: Any, batch_size: Any, seed: A
     if limit is not None:
         _check_whole("limit", limit, 1, "a whole number of images, 1 or more, or None for all")
     _check_whole("batch_size", batch_size, 1, "a whole number of images, 1 or more")
-    _check_whole("seed", seed, None, "a whole number")
+    _check_whole("sample_seed", sample_seed, None, "a whole number")
     if hasattr(method, "check_device"):
         method.check_device()
     _check_classes(list(method.class_names), list(data.class_names), data.name)

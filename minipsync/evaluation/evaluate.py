@@ -38,10 +38,11 @@ UNREADABLE = (OSError, SyntaxError, EOFError, zlib.error, struct.error, Image.De
 
 
 def evaluate(method: Any, data: Dataset, limit: int | None = None, records: str | Path | None = None,
-             batch_size: int = 16, seed: int = 0, progress: bool = True) -> Result:
+             batch_size: int = 16, sample_seed: int = 0, progress: bool = True) -> Result:
     """Predict `data` with `method` and report accuracy, calibration and time.
 
-    limit:      how many images to take, None for all; `seed` and the ids decide which, class-balanced
+    limit:      how many images to take, None for all: a class-balanced sample, which the image ids and
+                `sample_seed` decide
     records:    where to keep one row per image: a folder (each run has a file of its own in it), a .csv file,
                 or None (memory). Images that have a row are not computed again. In a folder this also holds
                 for rows of another run with these settings, as of a data set that has grown since. A .csv
@@ -56,10 +57,10 @@ def evaluate(method: Any, data: Dataset, limit: int | None = None, records: str 
     `method.fingerprint` stands for the rest. Images that cannot be read are left out with a warning, listed
     in `skipped`, and tried again the next time.
     """
-    ids, labels = check_arguments(method, data, limit, batch_size, seed)
-    order = balanced_order(ids, labels, limit, seed)
+    ids, labels = check_arguments(method, data, limit, batch_size, sample_seed)
+    order = balanced_order(ids, labels, limit, sample_seed)
     folder = None if records is None or Path(records).suffix == ".csv" else records
-    run = describe_run(method, data, ids, labels, seed, cache=folder)
+    run = describe_run(method, data, ids, labels, sample_seed, cache=folder)
     facts = describe_facts(method, data) | {"images": len(order)}
     position = {ids[i]: i for i in order}
 
@@ -104,15 +105,15 @@ def evaluate(method: Any, data: Dataset, limit: int | None = None, records: str 
                      origin=facts["origin"], resumed=resumed, path=kept.path, **getattr(data, "accounts", {}))
 
 
-def balanced_order(ids: Sequence[str], labels: Sequence[int], limit: int | None = None, seed: int = 0
+def balanced_order(ids: Sequence[str], labels: Sequence[int], limit: int | None = None, sample_seed: int = 0
                    ) -> list[int]:
-    """Positions of `limit` images (None: all), class-balanced, in an order that seed and ids alone decide.
+    """Positions of `limit` images (None: all), class-balanced, in an order that sample_seed and ids decide.
 
     Each round takes one image of every class that has any left, so that in the first n images classes differ
     by one at most while they last. Ranks are sha256 hashes: the same on every machine, in whatever order the
     images are listed."""
     def rank(*parts: object) -> bytes:
-        return hashlib.sha256("\n".join(map(str, (seed, *parts))).encode()).digest()
+        return hashlib.sha256("\n".join(map(str, (sample_seed, *parts))).encode()).digest()
 
     queues: dict[int, list[int]] = {}
     for i in sorted(range(len(ids)), key=lambda i: rank(ids[i])):

@@ -33,6 +33,7 @@ class Result:
     records:           DataFrame, one row per image: image, label, prediction, correct, confidence (largest
                        probability), entropy (nats), entropy_before (before a method tuned its prompts on the
                        image, else the same), top5 (labels, best first), seconds, seed
+    seed:              of the choice of images, `sample_seed` of `evaluate`
     n:                 number of images predicted
     skipped:           images that could not be read, [(image id, reason)]; not among the n
     found:             number of pictures that the data set has, used or not; None where it does not say

@@ -134,9 +134,9 @@ class PromptSync(PrototypeMethod):
         if not c.discrimination:
             return {k: torch.zeros_like(p) for k, p in theta.items()}, {}
         if c.refresh == "image":
-            return self.source_gradient(theta, [content_seed(v[0], c.seed) + step for v in views])
+            return self.source_gradient(theta, [content_seed(v[0], c.view_seed) + step for v in views])
         if self._constant is None:                     # a new source forgets it
-            self._constant = self.source_gradient(self.start(views[:1]), [c.seed])
+            self._constant = self.source_gradient(self.start(views[:1]), [c.view_seed])
         g_d, l_d = ({k: v.expand(n, *v.shape[1:]) for k, v in each.items()} for each in self._constant)
         return g_d, l_d
 

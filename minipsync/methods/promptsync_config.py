@@ -93,7 +93,9 @@ class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
     corruption_severity: Annotated[int, Field(ge=1, le=5)] = 3
     """severities are drawn from 1 to this, of ImageNet-C's five (20) [ours]"""
     seed: int = 1
-    """seed of the views, the source batch and the few-shot choice of the source"""
+    """seed of the few-shot choice of the source and of its views in the prototypes"""
+    view_seed: int = Field(default_factory=lambda given: given["seed"])
+    """seed of the test image's views and of the source batches; None: that of seed"""
 
     def check(self) -> None:
         self.require(self.classes_per_step != 1, "classes_per_step", "2 or more, or 0 for all")

@@ -63,7 +63,8 @@ class PrototypeMethod(SourceMethod):
 
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         c = self.config
-        return make_views(image, 1 + c.n_views, self.clip, c.view_config, seed=content_seed(image, c.seed))
+        return make_views(image, 1 + c.n_views, self.clip, c.view_config,
+                          seed=content_seed(image, c.view_seed))
 
     def start(self, x: Tensor) -> Params:
         theta = super().start(x)

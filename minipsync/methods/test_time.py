@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from ..settings import Settings, Share
@@ -35,7 +35,9 @@ class TestTimeConfig(Settings):
     crop_scale: CropScale = (0.08, 1.0)
     """smallest and largest share of the image in a random crop (torchvision's default)"""
     seed: int = 1
-    """seed of the views; the codes use the seed of the weights"""
+    """seed of a random start of the prompts, and of everything that has no seed of its own"""
+    view_seed: int = Field(default_factory=lambda given: given["seed"])
+    """seed of the views; None: that of seed, as in the codes"""
     episodes: PositiveInt | None = None
     """images that are tuned at a time, which changes no result; None: as memory allows"""
 
@@ -64,12 +66,12 @@ class TestTimeBase(Method):
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
 
-        They are drawn from the image's content and `config.seed` alone, so that neither the order of the
+        They are drawn from the image's content and `config.view_seed` alone, so that neither the order of the
         images nor the batch they came in changes a prediction.
         """
         c = self.config
         return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
-                          seed=content_seed(image, c.seed))
+                          seed=content_seed(image, c.view_seed))
 
     def inputs(self, views: Tensor) -> Tensor:
         """What `logits` takes: the views [B, V, 3, S, S], or features [B, V, D] if no prompt sees images."""

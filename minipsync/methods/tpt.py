@@ -131,7 +131,7 @@ class TPTConfig(TestTimeConfig, ContextConfig, title="tpt"):
     augmix: bool = False
     """AugMix in the views; on for fine-grained sets, off for ImageNet and its variants"""
     seed: int = 0
-    """seed of the views; the code's default"""
+    """seed of a random start of the context and, without view_seed, of the views; the code's default"""
 
 
 @register

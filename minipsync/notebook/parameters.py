@@ -77,7 +77,7 @@ def _kind(name: str, given: Any) -> Any:
     if origin in (typing.Union, types.UnionType) and len(set(args) - {type(None)}) == 1:
         return _kind(name, *(set(args) - {type(None)})) | None
     if origin is list:
-        return list[_kind(name, args[0])]
+        return types.GenericAlias(list, (_kind(name, args[0]),))
     if given is list:
         return list[str]
     if origin is Literal or isinstance(given, type) and given in (int, float, str, bool):
@@ -94,6 +94,7 @@ def _kind_of_dict(name: str, given: dict[str, Any]) -> Any:
     if unknown := set(given) - {"type", "choices", "low", "high", "optional", "many"}:
         raise TypeError(f"check_parameters: {name} declares {', '.join(sorted(unknown))}; a dict may have "
                         "type, choices, low, high, optional and many")
+    kind: Any
     ends, optional, many = (given.get("low"), given.get("high")), given.get("optional"), given.get("many")
     if "choices" in given:
         every = list(given["choices"])
@@ -101,12 +102,12 @@ def _kind_of_dict(name: str, given: dict[str, Any]) -> Any:
         optional = len(choices) < len(every) if optional is None else optional
         if not choices:
             raise TypeError(f"check_parameters: {name} declares no choice at all")
-        kind = Literal[choices]
+        kind = typing.cast(Any, Literal)[choices]
     else:
         kind = _kind(name, given.get("type", ends if ends != (None, None) else str))
     if "type" in given and ends != (None, None):
         kind = Annotated[kind, Field(ge=ends[0], le=ends[1])]
-    kind = list[kind] if many else kind
+    kind = types.GenericAlias(list, (kind,)) if many else kind
     return kind | None if optional else kind
 
 

@@ -38,7 +38,7 @@ class Run:
     """One run of `evaluate`, of which at least one image is on disk.
 
     dataset:  as tables call it: data of one's own are "own NAME", incomplete copies "NAME (partial)"
-    seed:     of the choice of images; config: the method's, with the seed of its prompts or views
+    seed:     of the choice of images; config: the method's, with the seeds of its prompts and its views
     backbone: the CLIP's fingerprint
     about:    the whole description of the run, of which `key` is the hash
     facts:    what changes no prediction: origin, model, trained_on, images (how many were asked for),
@@ -129,7 +129,7 @@ class Group:
         run, found = self.runs[0], []
         # one's own data are run with the settings of either benchmark: those that fit better count
         for bench in [run.benchmark] if run.benchmark in BENCHMARKS else BENCHMARKS:
-            own = {k: v for k, v in defaults(self.method, run.about["dataset"], bench).items() if k != "seed"}
+            own = without_seed(defaults(self.method, run.about["dataset"], bench)) | {"view_seed": None}
             found.append({name: self.settings[name] for name in own if name in self.settings
                           and as_json(own[name]) != as_json(self.settings[name])})
         unusual, precision = min(found, key=len), self.settings.get("precision")
@@ -206,10 +206,10 @@ def _settings(method: str, runs: list[Run]) -> list[dict]:
     """For each run everything that it depends on, except the seed of its prompts."""
     settings = []
     for run in runs:
-        apart = {"image seed": run.seed, **{name: run.about.get(name) for name in (
+        apart = {"sample_seed": run.seed, **{name: run.about.get(name) for name in (
             "precision", "backbone", "extra", "code", "classes", "images", "content")},
             "trained_on": run.facts.get("trained_on")}
-        config = {f"config.{n}" if n in apart else n: v for n, v in run.config.items() if n != "seed"}
+        config = {f"config.{n}" if n in apart else n: v for n, v in without_seed(run.config).items()}
         settings.append(config | apart)
     # The same seed gives the same prompts, and the same prompts the same source. Where it did not, the runs
     # were made differently in a way that no config tells, and the hash becomes a setting. Prompts are looked
@@ -225,6 +225,12 @@ def _settings(method: str, runs: list[Run]) -> list[dict]:
         if any(len(values) > 1 for values in seen.values()):
             settings = [s | {name: value} for s, value in zip(settings, own, strict=True)]
     return settings
+
+
+def without_seed(config: dict) -> dict:
+    """The settings without the seed, and without that of the views where it follows from it."""
+    return {name: value for name, value in config.items()
+            if name != "seed" and not (name == "view_seed" and value == config.get("seed"))}
 
 
 def _differs(name: str, runs: list[Run], settings: list[dict]) -> bool:
