@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,18 +25,19 @@ import typer
 from safetensors import SafetensorError
 
 from . import __version__, distributed
+from .data import Dataset
 from .data.full import ROOT
-from .evaluation.benchmark import BENCHMARKS, benchmark
+from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
 from .evaluation.prompts import learned, prompt_file
 from .files.paths import expand, write_whole
-from .methods import REGISTRY, build, prompt_files
-from .methods.with_source import find_source
+from .methods import REGISTRY, Method, build, prompt_files
+from .methods.with_source import SourceMethod, find_source
 from .options import EPILOG, SettingsCommand, check_settings, typed_again, values_for, with_settings
 from .report.papers import TABLES, load_runs, report
 from .report.writers import to_csv, to_latex, to_markdown, to_text
-from .settings import did_you_mean
+from .settings import Settings, did_you_mean
 from .source.domain import SHIPPED, prompts_fingerprint
 from .source.one_pass import forget
 from .training import TrainConfig
@@ -65,12 +67,14 @@ Seeds = Annotated[str, typer.Option(help="of prompts and views: 2, or 1,2,3; def
 PROMPTS, SOURCE, RECORDS = "results/prompts", Path("results/source"), "results/records"
 
 
-def method_settings(name):
+def method_settings(name: str) -> list[Settings]:
+    """What `run` and `prepare` have options for: the settings of a method."""
     return [REGISTRY[name].Config()]
 
 
-def training_settings(name):
-    return [REGISTRY[name].Config(), REGISTRY[name].recipe]
+def training_settings(name: str) -> list[Settings]:
+    """What `fit` has options for: the settings of a method and of its training."""
+    return [REGISTRY[name].Config(), REGISTRY[name].recipe or TrainConfig()]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         batch_size: Annotated[int, typer.Option(min=1, help="images per call of predict")] = 16,
         records: Annotated[str, typer.Option(help="folder of one row per image")] = RECORDS,
         gate: Annotated[bool, typer.Option(help="full: first see that zero-shot is above chance")] = True,
-        quiet: Quiet = False, settings: dict[str, Any] | None = None):
+        quiet: Quiet = False, settings: dict[str, Any] | None = None) -> None:
     """Predict data sets and keep one record per image; a run that was stopped goes on where it was."""
     own_device = distributed.start()
     bench, typed, seeds = _bench(benchmark, root, partial, model, weights), settings or {}, _seeds(seed)
@@ -121,7 +125,7 @@ def fit(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(TRAINED)
         weights: Weights = "", precision: Precision = "fp32", device: Device = "",
         seed: Annotated[int, typer.Option(help="of start, few shots and order")] = 1,
         out: Annotated[Path, typer.Option(help="folder of prompts")] = Path(PROMPTS), quiet: Quiet = False,
-        settings: dict[str, Any] | None = None):
+        settings: dict[str, Any] | None = None) -> None:
     """Learn prompts; what was learned before is kept, and a run that was stopped goes on where it was."""
     _check_trainable(method)
     check_settings(fit, [method], settings or {})
@@ -150,7 +154,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
             prompts: Prompts = PROMPTS,
             seed: Annotated[str, typer.Option(help="of the prompts: 2, or 1,2,3; default: the lowest")] = "",
             again: Annotated[bool, typer.Option("--again", help="compute what is there, too")] = False,
-            out: Source = SOURCE, quiet: Quiet = False, settings: dict[str, Any] | None = None):
+            out: Source = SOURCE, quiet: Quiet = False, settings: dict[str, Any] | None = None) -> None:
     """Compute what a method keeps of its source: token statistics or class prototypes."""
     _stop_at(_unknown_methods(methods))
     if wrong := [name for name in methods if name not in KEEPING]:
@@ -162,7 +166,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
     place = Place(bench, clip, settings or {}, prompts, out, dataset)
     for method, s in itertools.product(methods, _seeds(seed)):
-        built = place.build(method, train.class_names, s)
+        built: Any = place.build(method, train.class_names, s)
         there = find_source(built, out, train) is not None
         there = distributed.from_first(there)                  # all processes do the same
         if there and not again:
@@ -181,7 +185,7 @@ def table(name: Annotated[str, typer.Argument(help=f"one of: {', '.join(TABLES)}
           benchmark: Annotated[str, typer.Option(help="mini, full, or own: data of your own")] = "mini",
           records: Annotated[Path, typer.Option(help="folder of records")] = Path(RECORDS),
           form: Annotated[str, typer.Option(help=f"one of: {', '.join(WRITERS)}")] = "text",
-          out: Annotated[Path | None, typer.Option(help="a file, instead of the terminal")] = None):
+          out: Annotated[Path | None, typer.Option(help="a file, instead of the terminal")] = None) -> None:
     """A table of the papers from the records, beside the published numbers."""
     if form not in WRITERS:
         raise ValueError(f"--form {form}: expected one of {', '.join(WRITERS)}.{did_you_mean(form, WRITERS)}")
@@ -197,7 +201,7 @@ def table(name: Annotated[str, typer.Argument(help=f"one of: {', '.join(TABLES)}
 
 
 @app.command()
-def info(root: Root = ""):
+def info(root: Root = "") -> None:
     """Versions, device, benchmarks, shipped prompts: what to put into a bug report."""
     print(f"minipsync {__version__}, Python {platform.python_version()}, {platform.system()}")
     for name in ("torch", "torchvision", "open_clip_torch", "numpy", "safetensors"):
@@ -241,11 +245,11 @@ class Place:
     told: set = field(default_factory=set)
 
     @functools.cached_property
-    def train_set(self):
+    def train_set(self) -> Dataset:
         """The data set that prompts were learned on; L_D of PromptSync draws from it."""
         return self.bench.dataset(self.trained_on, "train")
 
-    def train_set_here(self):
+    def train_set_here(self) -> Dataset | None:
         """The training set, or None where it is not here, or not whole, so that prompts go by name alone."""
         try:
             train = self.train_set
@@ -255,7 +259,8 @@ class Place:
             return None
         return None if train.origin == "partial" else train
 
-    def build(self, name, class_names, seed, dataset=None):
+    def build(self, name: str, class_names: list[str], seed: int | None,
+              dataset: str | None = None) -> Method:
         """The method with the benchmark's settings for `dataset`, then those that were typed; its prompts
         loaded."""
         config = REGISTRY[name].Config
@@ -269,12 +274,12 @@ class Place:
             self.bench.load_prompts(method, place, self.trained_on, seed)
         return method
 
-    def ready(self, data, name, seed, images=True):
+    def ready(self, data: Dataset, name: str, seed: int | None, images: bool = True) -> Method:
         """The method for `data`, with what it keeps of its source; images=False only looks whether all is
         there. Raises FileNotFoundError with the command for what is missing, ValueError for prompts of
         another source."""
         method = self.build(name, data.class_names, seed, data.name)
-        if not method.needs:
+        if not isinstance(method, SourceMethod):
             return method
         train = self.train_set if method.needs == "prototypes" else None    # PromptAlign: its numbers alone
         if train is not None and method.trained_on not in ("", train.name):
@@ -289,7 +294,7 @@ class Place:
                                     f"{name} {options}")
         return method.prepare(train, found=found) if images else method
 
-    def announce(self, data, name, seed, gate):
+    def announce(self, data: Dataset, name: str, seed: int | None, gate: Callable | None) -> Method:
         """`ready`; says first, once each, what is predicted and with which prompts, and lets `gate` look."""
         if data not in self.told:
             self.told.add(data)
@@ -306,20 +311,21 @@ class Place:
 
 
 # ---- parts ------------------------------------------------------------------------------------------
-def _bench(name, root, partial, model, weights):
+def _bench(name: str, root: str, partial: bool, model: str, weights: str) -> Benchmark:
     if name == "mini" and (model or weights):
         raise ValueError(f"{'--model' if model else '--weights'} {model or weights}: the mini benchmark has "
                          "a CLIP of its own; for another say --benchmark full")
     return benchmark(name, root or None, partial)
 
 
-def _clip_settings(name, model, weights, precision, device) -> dict:
+def _clip_settings(name: str, model: str, weights: str, precision: str,
+                   device: str | torch.device) -> dict:
     """What `bench.clip` is to be given."""
     settings = {"precision": precision, "device": device or None}
     return settings | ({"name": model or "ViT-B-16", "weights": weights or None} if name == "full" else {})
 
 
-def _seeds(text) -> list:
+def _seeds(text: str) -> list:
     """"1,2,3" -> [1, 2, 3]; "" -> [None]."""
     try:
         return [int(part) for part in text.split(",")] if text else [None]
@@ -327,13 +333,13 @@ def _seeds(text) -> list:
         raise ValueError(f"--seed {text}: expected a whole number, or several with commas between") from None
 
 
-def _unknown_methods(methods) -> list:
+def _unknown_methods(methods: list[str]) -> list[str]:
     good = ", ".join(REGISTRY)
     return [f"unknown method {name!r}.{did_you_mean(name, REGISTRY)} The methods are {good}"
             for name in methods if name not in REGISTRY]
 
 
-def _check_trainable(method):
+def _check_trainable(method: str) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("fit runs in one process, without torchrun: the papers' batches are too small to "
                          "share")
@@ -344,39 +350,40 @@ def _check_trainable(method):
         raise TypeError(f"{method} is not trained{more}; expected one of {', '.join(TRAINED)}")
 
 
-def _try(problems, what, *args, **kwargs):
+def _try(problems: list[str], what: Callable, *args: Any, **kwargs: Any) -> Any:
     """The value of a call; None, and the error among `problems`, if it raises one."""
     try:
         return what(*args, **kwargs)
     except ASKED as error:
         if (text := str(error)) not in problems:
             problems.append(text)
+        return None
 
 
-def _stop_at(problems):
+def _stop_at(problems: list[str]) -> None:
     if problems:
         many = f"{len(problems)} things are to be mended first; nothing was predicted yet:\n- "
         raise ValueError((many if len(problems) > 1 else "") + "\n- ".join(problems))
 
 
-def _say(text):
+def _say(text: object) -> None:
     if distributed.rank() == 0:
         print(text, flush=True)
 
 
-def _warn(message, *_, **__):
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, of the first process."""
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"minipsync: {message}", file=sys.stderr)
 
 
-def _is_interrupt(error) -> bool:
+def _is_interrupt(error: BaseException | None) -> bool:
     """Does this exit come from Ctrl-C? (typer makes an exit of its own of it.)"""
     return error is not None and (isinstance(error, KeyboardInterrupt)
                                   or _is_interrupt(error.__cause__ or error.__context__))
 
 
-def main():
+def main() -> None:
     """Entry point: an error in what was asked for is one line, not a traceback."""
     warnings.showwarning = _warn
     if hasattr(sys.stdout, "reconfigure"):

@@ -30,10 +30,12 @@ class SettingsCommand(TyperCommand):
     """A command whose help shows the settings of the methods that are named on the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's, which uses the words up; they are kept for the help."""
         ctx.meta["words"] = list(args)
         return super().parse_args(ctx, _without_old_forms(inspect.unwrap(self.callback or len), args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Typer's options, then a section for the settings of each method that was named."""
         super().format_options(ctx, formatter)
         callback: Any = self.callback
         command: Any = inspect.unwrap(callback)

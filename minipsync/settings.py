@@ -48,7 +48,7 @@ class Settings(pydantic.BaseModel):
         except ValidationError as error:
             raise ValueError(_one_line(type(self), given, error)) from None
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} cannot be changed; config.replace({name}={value!r}) "
                              "makes another")
 
@@ -83,7 +83,7 @@ class Settings(pydantic.BaseModel):
 
 def in_order(high: float = math.inf) -> AfterValidator:
     """For a field of two numbers: 0 < first <= second <= high."""
-    def check(pair):
+    def check(pair: tuple[float, float]) -> tuple[float, float]:
         if not 0 < pair[0] <= pair[1] <= high:
             raise ValueError(f"two numbers, 0 < low <= high{f' <= {high:g}' if high < math.inf else ''}")
         return pair
@@ -94,7 +94,7 @@ def some_of(names: Iterable[str]) -> AfterValidator:
     """For a field of several names: at least one, each of `names`."""
     names = tuple(names)
 
-    def check(chosen):
+    def check(chosen: tuple[str, ...]) -> tuple[str, ...]:
         if not chosen or not set(chosen) <= set(names):
             raise ValueError(f"some of {', '.join(names)}")
         return chosen

@@ -238,3 +238,10 @@ def test_base_and_novel_halves_are_relabelled():
 def test_out_of_domain_sets_offer_templates_of_their_own():
     assert set(OOD) >= {"v2", "sketch", "r", "val"}
     assert any("sketch" in t for t in bench.dataset("sketch").templates)
+
+
+@pytest.mark.parametrize("places", [None, [], [("a.png", None, None)]])
+def test_pictures_that_nothing_tells_how_to_read_are_refused(places):
+    count = len(places or ())
+    with pytest.raises(ValueError, match=f"'mine': {count} places of pictures but 2 images, .*`read`"):
+        mp.Dataset("mine", ["cat", "dog"], [0, 1], ["a", "b"], None, places=places)

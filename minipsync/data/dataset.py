@@ -33,7 +33,8 @@ class Dataset:
     whole:       only for one of the `halves`: (labels of the whole data set, places of this half's pictures
                  in it).
 
-    Raises ValueError for labels that do not fit the ids or the class names.
+    Raises ValueError for labels that do not fit the ids or the class names, and without `read` for places that
+    do not fit the ids.
     """
 
     whole: tuple[np.ndarray, list[int]] | None = None
@@ -47,6 +48,9 @@ class Dataset:
         self.class_names, self.left_out = list(class_names), list(left_out)
         self.templates = [templates] if isinstance(templates, str) else list(templates)
         self.labels, self._ids = np.asarray(labels), list(ids)
+        if read is None and len(self.places or ()) != len(self._ids):
+            raise ValueError(f"data set {name!r}: {len(self.places or ())} places of pictures but "
+                             f"{len(self._ids)} images, expected one for each, or a function `read`")
         self.reader = ReadPlaces(self.places or ()) if read is None else read
         if self.labels.size and self.labels.dtype.kind not in "iu":
             raise ValueError(f"data set {name!r}: labels are {self.labels.dtype}, first {self.labels[0]!r}; "
