@@ -161,7 +161,7 @@ def write_drawings(emoji, have, file: Path) -> None:
 
 
 def write_fingerprints() -> None:
-    """Mean colours of the first, middle and last picture of every data set, for tests/test_data.py."""
+    """Mean colours of the first, middle and last picture of every data set, for tests/data/test_data.py."""
     from minipsync.data.mini import Mini  # needs the files that this script makes
     known, bench = {}, Mini()
     for name in bench.names:

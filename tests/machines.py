@@ -31,7 +31,7 @@ SETTINGS += ["all-avx2:2"]
 
 
 def files_that_compare():
-    return sorted(file for file in TESTS.glob("test_*.py") if COMPARES.search(file.read_text("utf-8")))
+    return sorted(file for file in TESTS.rglob("test_*.py") if COMPARES.search(file.read_text("utf-8")))
 
 
 def environment(setting):

@@ -194,7 +194,7 @@ evaluate(Guess(pause=0.2), Colours(), records={path!r}, batch_size=2, progress=F
 def test_sigkill_then_resume(tmp_path, monkeypatch):
     path = tmp_path / "killed.csv"
     code = RUN.format(folder=str(Path(__file__).parent), path=str(path))
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": root})
     deadline = time.time() + 240
     while not (path.exists() and path.read_bytes().count(b"\n") > 10):

@@ -3,7 +3,7 @@
 Records are valid as long as the code of a prediction is the same (source_code.py). This guards the other
 side: what that code gives. Where a prediction is meant to move, write them anew, in the project's folder:
 
-    python tests/test_stored_predictions.py
+    python tests/methods/test_stored_predictions.py
 """
 
 import json
@@ -19,7 +19,7 @@ from rounding import GradientDescent, largest, moves
 from minipsync.data.dataset import Dataset
 from minipsync.methods import REGISTRY, build
 
-FILE = Path(__file__).parent / "golden/predictions.json"
+FILE = Path(__file__).parents[1] / "golden/predictions.json"
 NAMES = ["cat", "sea horse", "kite", "old lighthouse", "fern"]
 VIEWS = {"n_views": 8, "selection": 0.25}
 SMALL = {"n_views": 7, "selection": 0.25, "source_views": 2, "text_variants": 2, "prototype_views": 2,

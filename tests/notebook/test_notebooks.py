@@ -15,7 +15,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PROMPTSYNC = ROOT / "notebooks/07_promptsync.ipynb"
 sys.path.insert(0, str(ROOT / "benchmarks"))

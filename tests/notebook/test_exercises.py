@@ -17,7 +17,7 @@ from traitlets.config import Config
 from minipsync.notebook import exercises
 from minipsync.notebook.exercises import check
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks/exercises"
 ASSIGNMENTS = sorted(path.name for path in (FOLDER / "source").iterdir())
 

@@ -103,7 +103,7 @@ def test_bad_declarations(spec, message):
 # ---- in a real notebook -------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
-    cells = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent.parent)!r})",
+    cells = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})",
              "dataset: str = 'sketch'\nseeds: list = [1]\nlimit: int = 5",
              "from minipsync.notebook.parameters import check_parameters\n"
              "check_parameters(globals(), dataset=['sketch', 'r'], seeds=list[int], limit=(1, None))",

@@ -15,7 +15,7 @@ from minipsync.report import published as tables
 from minipsync.report.published import published, side_by_side
 from minipsync.report.writers import to_csv, to_latex, to_markdown, to_text
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 FILES = sorted(REPO.glob("minipsync/report/published/*.csv"))
 HEADER = ["table", "method", "dataset", "value", "source", "note", "status"]
 DG = "domain_generalisation"
