@@ -13,6 +13,7 @@ Every option is there for every method, so that what does not go together is tol
 import functools
 import inspect
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ class SettingsCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Typer's, which uses the words up; they are kept for the help."""
         ctx.meta["words"] = list(args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, _without_old_forms(inspect.unwrap(self.callback or len), args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Typer's options, then a section for the settings of each method that was named."""
@@ -112,6 +113,27 @@ def typed_again(command: Callable, typed: Mapping[str, Any], *others: tuple[str,
         words.append(f"{option} {shlex.quote(value)}" if isinstance(value, str) else
                      option if value else option.replace("--", "--no-", 1))
     return " ".join(words)
+
+
+def _without_old_forms(command: Any, args: list[str]) -> list[str]:
+    """Take --set name=value and --recipe name=value of earlier versions for --name value, with a warning."""
+    new, left = [], iter(args)
+    for word in left:
+        option, equals, pair = word.partition("=")
+        if option not in ("--set", "--recipe"):
+            new.append(word)
+            continue
+        pair = pair if equals else next(left, "")
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{option} {pair}: expected name=value; better say --name value")
+        own = "--seed" if name.strip() == "seed" else flag(command, name.strip())
+        switch = {"true": [own], "false": [own.replace("--", "--no-", 1)]}.get(value.lower())
+        words = switch or [own, value]
+        warnings.warn(f"{option} {pair} is the form of an earlier version; say {shlex.join(words)}",
+                      stacklevel=2)
+        new += words
+    return new
 
 
 def _flags(command: Callable, name: str, kind: Any) -> str:

@@ -119,13 +119,22 @@ def test_templates_and_none():
     (["prepare", "maple"], "maple keeps nothing of its source; expected one of promptalign"),
     (["prepare", "promptsink"], "^unknown method 'promptsink'. Did you mean 'promptsync'"),
     (["prepare", "promptalign", "--parts", "text"], "^--parts: promptalign has no such setting"),
-    (["run", "tpt", "--set", "lr=1"], "No such option: --set"),
-    (["fit", "coop", "--recipe", "lr=1"], "No such option: --recipe"),
     (["run", "tpt", "--seed", "one"], "^--seed one: expected a whole number, or several with commas")])
 def test_what_does_not_fit_is_told_before_the_first_image(arguments, told, here):
     with pytest.raises(Exception, match=told):
         cli.app([*arguments, "--quiet"], standalone_mode=False)
     assert not list(here.iterdir())
+
+
+def test_the_old_form_of_settings_works_with_a_warning(here):
+    with pytest.warns(UserWarning) as told:
+        said("run", "tpt", *QUICK, "--set", "n_views=3", "--set", "augmix=True", "--set=seed=4")
+    assert [str(w.message).partition("; say ")[2] for w in told if "earlier version" in str(w.message)] == [
+        "--n-views 3", "--augmix", "--seed 4"]
+    run = json.loads(next((here / "r").glob("*.run.json")).read_text(encoding="utf-8"))["run"]
+    assert (run["config"]["n_views"], run["config"]["augmix"]) == (3, True)
+    with pytest.raises(ValueError, match="--recipe epochs: expected name=value; better say --name value"):
+        said("fit", "coop", "--recipe", "epochs")
 
 
 def test_options_to_type_again():

@@ -33,7 +33,7 @@ class Dataset:
     whole:       only for one of the `halves`: (labels of the whole data set, places of this half's pictures
                  in it).
 
-    Raises ValueError for labels that do not fit the ids or the class names, and, without `read`, for places
+    Raises ValueError for labels that do not fit the ids or the class names, and without `read` for places
     that do not fit the ids.
     """
 
