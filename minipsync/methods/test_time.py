@@ -100,10 +100,10 @@ class TestTimeBase(Method):
         return self.config.episodes or episodes_in_memory(self, chosen if self.prompts_images else 0)
 
     def _warn_if_untrained(self) -> None:
-        """Warn once: tuning prompts that nobody trained gives numbers near chance."""
+        """Warn who calls `predict`, once: tuning prompts that nobody trained gives numbers near chance."""
         if self.accepts and self._initial is not None and self.prompts_are(self._initial):
             warnings.warn(f"{self.name} tunes prompts that were never trained; load those of "
-                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=4)
+                          f"{' or '.join(self.accepts)} first: method.load()", stacklevel=6)
         self._initial = None
 
 

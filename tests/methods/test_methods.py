@@ -305,8 +305,9 @@ def test_maple_tpt_variants(tiny_clip):
 def test_starts_of_tpt(tiny_clip, pictures, tmp_path):
     coop = build("coop", tiny_clip, NAMES, n_ctx=3, seed=4)
     tpt = build("tpt", tiny_clip, NAMES, start="coop", init=None, n_ctx=3, n_views=4, selection=0.5, steps=0)
-    with pytest.warns(UserWarning, match="tpt tunes prompts that were never trained; load those of coop"):
+    with pytest.warns(UserWarning, match="never trained; load those of coop") as told:
         tpt.predict(pictures[0])
+    assert told[0].filename == __file__                                        # it points at who predicts
     tpt.load(coop.save(tmp_path / "coop.safetensors"))
     assert largest(tpt.predict(pictures), coop.predict(pictures)) < 2 * logits(tiny_clip)
     cocoop = build("cocoop", tiny_clip, NAMES, seed=4)
