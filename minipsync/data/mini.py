@@ -26,7 +26,7 @@ from .own import own_or_half, split_half
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
-SIZE = 64                                          # px, side of a picture
+SIZE = 128                                         # px, side of a picture
 SHOTS = 16                                         # training scenes per class
 # training families without twemoji: the few shots of `imagenet`
 TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")
@@ -117,12 +117,23 @@ class Mini:
         """Rows of the index that belong to `imagenet` or to a transfer set."""
         return [i for i, c in enumerate(self.index["classes"]) if c["set"] == group]
 
+    def strangers(self, group: str) -> list[int]:
+        """Rows of the index whose classes are no labels of `group`'s data sets."""
+        return [i for i, c in enumerate(self.index["classes"]) if c["set"] != group]
+
     def picture(self, style: str, row: int, scene: Scenes, size: int = SIZE) -> Image.Image:
-        """One drawing in one scene (N = 1), as an RGB picture."""
-        drawing = torch.from_numpy(self.drawing(style, row).copy()).permute(2, 0, 1)[None].float() / 255
+        """Class `row` drawn by `style` in one scene (N = 1), as an RGB picture.
+
+        The smaller drawings around it are by the same hand, of classes outside the row's own set of labels.
+        """
+        group = self.index["classes"][row]["set"]
+        good = [r for r in self.strangers(group) if r not in self.styles[style]["missing"]]
+        rows = [row, *(good[int(share * len(good))] for share in scene.which[0])]
+        drawings = np.stack([self.drawing(style, r) for r in rows])
+        drawings = torch.from_numpy(drawings).permute(0, 3, 1, 2)[None].float() / 255
         mono = np.array([self.styles[style]["medium"] == "mono"])
-        pixels = (render(drawing, mono, scene, size)[0] * 255).round().byte().permute(1, 2, 0)
-        return Image.fromarray(pixels.numpy())
+        picture = render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0]
+        return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
 
     def scene(self, key: str, style: str) -> Scenes:
         """The scene that belongs to an image id."""
