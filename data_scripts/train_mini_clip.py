@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import math
 import os
 import time
 from collections.abc import Callable
@@ -98,7 +99,7 @@ class Student(nn.Module):
 
 def learning_rate(step: int, total: int, peak: float) -> float:
     """Linear warm-up over 100 steps, then half a cosine to zero."""
-    return peak * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / total))
+    return peak * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 def logit_scale(step: int, total: int, start: float) -> float:
@@ -202,7 +203,7 @@ class Run:
         student.patch_keep = args.patch_keep if step < (1 - args.decay) * args.steps else 1.0
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        student.clip.logit_scale.data.fill_(np.log(logit_scale(step, args.steps, self.start_scale)))
+        student.clip.logit_scale.data.fill_(math.log(logit_scale(step, args.steps, self.start_scale)))
         rng = np.random.RandomState(seed % 2**31 + step)
         pictures, captions, _ = self.web.batch(rng, args.pairs, self.size)
         loss = student.loss(((pictures - self.mean) / self.std).to(args.device),
