@@ -33,15 +33,15 @@ def long_tailed(data: Dataset, limit: int, seed: int = 0) -> Dataset:
         if n > (there := len(queues[label])):
             raise ValueError(f"data set {data.name!r} has {there} pictures of class "
                              f"{data.class_names[label]!r}, which is number {r} of a long tail of {limit} "
-                             f"and needs {n}: ask for a smaller limit (at most about {limit * there // n}), or "
-                             "give a data set with more pictures")
+                             f"and needs {n}: ask for a smaller limit (about {limit * there // n}), or give a data "
+                             "set with more pictures")
     rows = [i for label, n in zip(ranked, wanted, strict=True) for i in queues[label][:n]]
     return data.subset(sorted(rows, key=lambda i: rank("order", data.image_id(i))))
 
 
 def tail_counts(limit: int, classes: int) -> list[int]:
-    """How many of `limit` pictures each of `classes` ranks gets: in shares of 1/rank, by largest remainders, so
-    that they add up."""
+    """How many of `limit` pictures each of `classes` ranks gets: in shares of 1/rank, rounded by largest
+    remainders."""
     share = 1 / np.arange(1, classes + 1)
     exact = limit * share / share.sum()
     counts = np.floor(exact).astype(int)
