@@ -260,9 +260,10 @@ def main() -> None:
     clip = mp.load_clip("mini", weights=args.weights)
     world, rows = World(clip, args.limit, args.work), []
     for number in args.only:
-        rows += GATES[number](world)
-        for row in rows[-6:]:
-            print(row, flush=True)
+        for row in GATES[number](world):
+            rows.append(row)
+            print(f"{row.gate}: {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), wanted {row.wanted}: "
+                  f"{'passed' if row.passed else 'NOT passed'}", flush=True)
     table = pd.DataFrame([vars(row) for row in rows]).round(3)
     print(to_markdown(table, digits=2))
     if args.weights is None and args.only == list(GATES):

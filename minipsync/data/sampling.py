@@ -33,8 +33,8 @@ def long_tailed(data: Dataset, limit: int, seed: int = 0) -> Dataset:
         if n > (there := len(queues[label])):
             raise ValueError(f"data set {data.name!r} has {there} pictures of class "
                              f"{data.class_names[label]!r}, which is number {r} of a long tail of {limit} "
-                             f"and needs {n}: ask for a smaller limit (about {limit * there // n}), or give a data "
-                             "set with more pictures")
+                             f"and needs {n}: ask for a smaller limit (about {limit * there // n}), or "
+                             "give a data set with more pictures")
     rows = [i for label, n in zip(ranked, wanted, strict=True) for i in queues[label][:n]]
     return data.subset(sorted(rows, key=lambda i: rank("order", data.image_id(i))))
 
