@@ -238,11 +238,14 @@ class Run:
                              round(time.time() - began), *scores.values()])
 
     def export(self) -> None:
-        """Write the averaged weights, rescaled, to --out, with the full token table for the compact one."""
+        """Write the averaged weights, rescaled, to --out, with the full token table for the compact one.
+
+        The logit scale is that of the schedule: its average lags behind."""
         final, model = copy.deepcopy(self.average.module).cpu(), new_model(self.config)
         table = model.token_embedding.weight.data
         table[final.rows] = final.clip.token_embedding.weight.data
-        model.load_state_dict({**final.clip.state_dict(), "token_embedding.weight": table})
+        model.load_state_dict({**final.clip.state_dict(), "token_embedding.weight": table,
+                               "logit_scale": self.student.clip.logit_scale.detach().cpu()})
         save_mini(self.args.out, rescaled(model), self.config, final.rows.tolist())
         print(f"{self.args.out}: {self.args.out.stat().st_size / 1e6:.1f} MB")
 

@@ -15,8 +15,8 @@ from minipsync.data.scenes import OTHERS, SIDES, WORLDS, Scenes, render, sample
 
 bench = mp.benchmark("mini")
 N_CLASSES = {"imagenet": 200, "v2": 200, "sketch": 200, "r": 200, "a": 200, "c": 200, "val": 200,
-             "animals": 43, "plants": 16, "dishes": 23, "vehicles": 31, "sports": 22, "instruments": 21, "clothing": 14,
-             "fruit": 15, "faces": 86, "signs": 51}
+             "animals": 43, "plants": 16, "dishes": 23, "vehicles": 31, "sports": 22, "instruments": 21,
+             "clothing": 14, "fruit": 15, "faces": 86, "signs": 51}
 
 
 def styles_of(data):
