@@ -24,6 +24,7 @@ from ..settings import did_you_mean
 from .corruptions import KINDS, corrupted
 from .dataset import TEMPLATE, Dataset
 from .own import own_or_half, split_half
+from .rim import rimmed
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
@@ -135,7 +136,8 @@ class Mini:
     def picture(self, style: str, row: int, scene: Scenes, size: int = SIZE) -> Image.Image:
         """Class `row` drawn by `style` in one scene (N = 1), as an RGB picture.
 
-        The smaller drawings around it are by the same hand, of classes outside the row's own set of labels.
+        The smaller drawings around it are by the same hand, of classes outside the row's own set of labels;
+        the pale rim (rim.py) is the same on all.
         """
         group = self.index["classes"][row]["set"]
         good = [r for r in self.strangers(group) if r not in self.styles[style]["missing"]]
@@ -143,7 +145,7 @@ class Mini:
         drawings = np.stack([self.drawing(style, r) for r in rows])
         drawings = torch.from_numpy(drawings).permute(0, 3, 1, 2)[None].float() / 255
         mono = np.array([self.styles[style]["medium"] == "mono"])
-        picture = render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0]
+        picture = rimmed(render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0])
         return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
 
     def scene(self, key: str, style: str) -> Scenes:
