@@ -6,11 +6,12 @@ from .dataset import Dataset
 from .folders import folder
 from .full import Full
 from .mini import Mini
+from .sampling import long_tailed
 from .shards import webdataset
 
 BENCHMARKS = {"mini": Mini, "full": Full}
 
-__all__ = ["Dataset", "benchmark", "folder", "webdataset"]
+__all__ = ["Dataset", "benchmark", "folder", "long_tailed", "webdataset"]
 
 
 def benchmark(name: str = "mini", root: str | Path | None = None, partial: bool = False):
