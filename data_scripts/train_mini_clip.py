@@ -42,6 +42,7 @@ CONFIG = {
     "seed": 0,
 }
 SCALE, RISE = 60.0, 0.4       # the logit scale at the end of its schedule, over this first share of the steps
+SMOOTHING = 0.1               # of the targets over the last steps: at that scale the model would be too sure
 TEXT_FACTOR, VISION_FACTOR = 0.04, 0.12           # of `rescaled`
 FIXED = ("seed", "pairs", "lr", "patch_keep", "steps")               # what a run may not change on its way
 MONITORED = ("imagenet", "val")
@@ -62,7 +63,7 @@ class Student(nn.Module):
         compact[self.rows] = torch.arange(len(token_ids))
         self.register_buffer("compact", compact)
         self.clip.token_embedding = nn.Embedding.from_pretrained(table[self.rows].clone(), freeze=False)
-        self.patch_keep = patch_keep
+        self.patch_keep, self.smoothing = patch_keep, 0.0
 
     def image(self, x: torch.Tensor, keep: float = 1.0) -> torch.Tensor:
         """Features [N, D] of normalised pictures [N, 3, S, S], from a random share `keep` of the patches."""
@@ -94,7 +95,8 @@ class Student(nn.Module):
         logits = self.clip.logit_scale.exp() * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
         same = (tokens[:, None] == tokens[None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return (F.cross_entropy(logits, target, label_smoothing=self.smoothing)
+                + F.cross_entropy(logits.T, target, label_smoothing=self.smoothing)) / 2
 
 
 def learning_rate(step: int, total: int, peak: float) -> float:
@@ -200,7 +202,8 @@ class Run:
         args, student = self.args, self.student
         seed = args.seed * 1_000_003
         torch.manual_seed(seed + step)
-        student.patch_keep = args.patch_keep if step < (1 - args.decay) * args.steps else 1.0
+        last = step >= (1 - args.decay) * args.steps
+        student.patch_keep, student.smoothing = (1.0, SMOOTHING) if last else (args.patch_keep, 0.0)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         student.clip.logit_scale.data.fill_(math.log(logit_scale(step, args.steps, self.start_scale)))
