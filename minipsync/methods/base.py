@@ -26,6 +26,7 @@ from .memory import in_batches
 from .module import OnSharedClip
 from .prediction import Images, Prediction
 
+REGISTRY: dict[str, type["Method"]] = {}           # what `register` made known, by name
 Params = dict[str, Tensor]                # learner parameters by name, [...] or, with episodes, [B, ...]
 
 
@@ -112,8 +113,7 @@ class Method(OnSharedClip):
     def text_features(self) -> Tensor:
         """Class features [C, D] under the learner's own prompts, L2-normalised.
 
-        They are kept until a parameter, the class names, the precision or the device change.
-        """
+        They are kept until a parameter, the class names, the precision or the device change."""
         self.check_device()
         place = (self.clip.precision, self.clip.device)
         if self._text is None or self._text[0] != place or not self.prompts_are(self._text[1]):
@@ -193,8 +193,8 @@ class Method(OnSharedClip):
     def load_official(self, path: str | Path) -> Self:
         """Read the prompts of an official checkpoint (model.pth.tar-50) of CoOp, CoCoOp, MaPLe or IVLP.
 
-        Only tensors are unpickled; half precision becomes float32. Which backbone, classes and words it was
-        trained with is not in the file: that they are this method's is yours to know. Returns self.
+        Only tensors are unpickled, to float32. That backbone, classes and words are this method's is yours to
+        know: they are not in the file. Returns self.
         """
         official.load_official(self, path)
         return self

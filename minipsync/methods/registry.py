@@ -5,9 +5,7 @@ from typing import Any
 
 from ..clip.encoders import Clip
 from ..settings import did_you_mean
-from .base import Method
-
-REGISTRY: dict[str, type[Method]] = {}
+from .base import REGISTRY, Method
 
 
 def register(cls: type[Method]) -> type[Method]:
