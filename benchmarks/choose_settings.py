@@ -170,13 +170,14 @@ def choose_fit(name: str, bench, clip, table: Table) -> None:
 def choose(name: str, bench, clip, data, rows, table: Table) -> None:
     """Coordinate search over GROUPS[name], with the shipped MaPLe prompts where the method needs any."""
     best: dict = {}
+    source = bench.dataset("imagenet", "train")
 
     def run(settings):
         method = mp.build(name, clip, data.class_names, **settings)         # not the settings chosen before
         if method.accepts:
-            bench.load_prompts(method)
+            bench.load_prompts(method, source)
         if method.needs:
-            bench.load_source(method, "imagenet")
+            bench.load_source(method, source)
         return {"seed": method.config.seed, **score(method, data, rows)}
 
     for group in GROUPS[name]:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from . import __version__, distributed
 from .data import Dataset
 from .data.full import ROOT
-from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark
+from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, whole
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
 from .evaluation.prompts import learned, prompt_file
@@ -165,6 +165,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
     train = bench.dataset(dataset, "train")
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
     place = Place(bench, clip, settings or {}, prompts, out, dataset)
+    place.train_set = train                                    # listed already
     for method, s in itertools.product(methods, _seeds(seed)):
         built: Any = place.build(method, train.class_names, s)
         there = find_source(built, out, train) is not None
@@ -245,19 +246,14 @@ class Place:
     told: set = field(default_factory=set)
 
     @functools.cached_property
-    def train_set(self) -> Dataset:
-        """The data set that prompts were learned on; L_D of PromptSync draws from it."""
-        return self.bench.dataset(self.trained_on, "train")
+    def train_set(self) -> Dataset | str:
+        """The data set that prompts were learned on, listed once; its name alone where it is not here."""
+        return self.bench.training_data(self.trained_on)
 
-    def train_set_here(self) -> Dataset | None:
-        """The training set, or None where it is not here, or not whole, so that prompts go by name alone."""
-        try:
-            train = self.train_set
-        except (FileNotFoundError, ValueError):
-            if ":" in self.trained_on:                     # one's own, asked for by its path
-                raise
-            return None
-        return None if train.origin == "partial" else train
+    def train_images(self) -> Dataset:
+        """That data set, from which L_D of PromptSync draws; an error says why it is not here."""
+        train = self.train_set
+        return self.bench.dataset(self.trained_on, "train") if isinstance(train, str) else train
 
     def build(self, name: str, class_names: list[str], seed: int | None,
               dataset: str | None = None) -> Method:
@@ -271,7 +267,7 @@ class Place:
             place = expand(self.prompts)
             if self.prompts != PROMPTS and not place.exists():
                 raise FileNotFoundError(f"--prompts {self.prompts}: there is no such file or folder")
-            self.bench.load_prompts(method, place, self.trained_on, seed)
+            self.bench.load_prompts(method, self.train_set, place, seed)
         return method
 
     def ready(self, data: Dataset, name: str, seed: int | None, images: bool = True) -> Method:
@@ -281,11 +277,11 @@ class Place:
         method = self.build(name, data.class_names, seed, data.name)
         if not isinstance(method, SourceMethod):
             return method
-        train = self.train_set if method.needs == "prototypes" else None    # PromptAlign: its numbers alone
+        train = self.train_images() if method.needs == "prototypes" else None    # PromptAlign: numbers alone
         if train is not None and method.trained_on not in ("", train.name):
             raise ValueError(f"{name}: the prompts {method.prompts_from} were learned on "
                              f"{method.trained_on}; say --trained-on {method.trained_on}")
-        found = find_source(method, self.source, self.train_set_here())
+        found = find_source(method, self.source, whole(self.train_set))
         if found is None:
             own = {k: text for k, text in self.typed.items() if hasattr(method.config, k)}
             options = typed_again(prepare, own, *self.options, ("--seed", seed))
@@ -305,7 +301,7 @@ class Place:
         method = self.ready(data, name, seed)
         if method.prompts_from and (name, seed) not in self.told:
             self.told.add((name, seed))
-            by_name = "" if self.train_set_here() else " (by name: its pictures are not here)"
+            by_name = "" if whole(self.train_set) is not None else " (by name: its pictures are not here)"
             _say(f"{name}: prompts {method.prompts_from}, trained on {method.trained_on}{by_name}")
         return method
 

@@ -21,7 +21,7 @@ from ..data.own import split_half
 from ..data.splits import SPLITS
 from ..files.paths import expand, read_text
 from ..methods import REGISTRY, Method, build, prompt_files
-from ..methods.with_source import SourceMethod, find_source
+from ..methods.with_source import SourceMethod, find_source, prepare_and_keep
 from ..settings import did_you_mean
 from .prompts import prompt_file
 
@@ -78,63 +78,71 @@ class Benchmark:
             return method
         stem, half = split_half(data.name)
         trained_on = trained_on or (f"{stem}_base" if half and stem in self.names else "imagenet")
-        self.load_prompts(method, prompts, trained_on, prompt_seed)
+        train = self.training_data(trained_on)
+        self.load_prompts(method, train, prompts, prompt_seed)
         if isinstance(method, SourceMethod):
-            self.load_source(method, trained_on, source)
+            self.load_source(method, train, source)
         return method
 
-    def load_prompts(self, method: Method, place: str | Path = "auto", trained_on: str = "imagenet",
+    def load_prompts(self, method: Method, trained_on: Dataset | str, place: str | Path = "auto",
                      seed: int | None = None) -> None:
         """Give `method` the prompts of a file, or those of a folder, else of the package, that fit.
 
-        Where several fit, those are taken that training with this benchmark's recipe makes.
+        trained_on: the data set that they were learned on, or its name alone (`training_data`). Where several
+        fit, those are taken that training with this benchmark's recipe makes.
         """
         if str(place) != "auto" and expand(place).is_file():
             method.load(place)
             return
-        train = self.train_set(trained_on)
-        choice = {"trained_on": train.name if train is not None else trained_on, "seed": seed,
-                  "train_set": None if train is None or train.origin == "partial" else train}
+        train = None if isinstance(trained_on, str) else trained_on
+        choice = {"trained_on": trained_on if train is None else train.name, "seed": seed,
+                  "train_set": whole(trained_on)}
         try:
             path: Path = prompt_files.find_in(method, None if str(place) == "auto" else place, **choice)
         except prompt_files.SeveralFit as error:
             if method.needs or method.recipe is None or train is None:
                 raise                                          # it is another method that is trained
             same = build(method.name, method.clip, train.class_names, config=method.config)
-            name = prompt_file(same, train, **self.settings(f"{method.name}.fit", trained_on))
+            name = prompt_file(same, train, **self.settings(f"{method.name}.fit", train.name))
             same_name = [path for path in error.paths if path.name == name]
             if not same_name:
                 raise
             path = same_name[0]
         method.load(path)
 
-    def load_source(self, method: SourceMethod, trained_on: str, folder: str | Path | None = None) -> None:
-        """Give `method` its source: that which `folder` or the package has, else computed and kept there."""
-        train = self.train_set(trained_on)
-        if train is not None and method.trained_on not in ("", train.name):
-            raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
-                             f"{method.trained_on}; say trained_on={method.trained_on!r}")
-        whole = train if train is not None and train.origin != "partial" else None
-        found = find_source(method, folder, whole)
-        if train is None:
+    def load_source(self, method: SourceMethod, trained_on: Dataset | str,
+                    folder: str | Path | None = None) -> None:
+        """Give `method` its source: that which `folder` or the package has, else computed and kept there.
+
+        trained_on: as in `load_prompts`; of a name alone nothing is computed.
+        """
+        found = find_source(method, folder, whole(trained_on))
+        if isinstance(trained_on, str):
             method.source = found
             return
-        if found is None and len(method.source_set(train)) > MANY:
+        if method.trained_on not in ("", trained_on.name):
+            raise ValueError(f"{method.name}: the prompts {method.prompts_from} were learned on "
+                             f"{method.trained_on}; say trained_on={method.trained_on!r}")
+        if found is None and len(method.source_set(trained_on)) > MANY:
             raise FileNotFoundError(f"{method.name} has no source {method.needs} for the prompts "
-                                    f"{method.prompts_from}; they are computed from {len(train)} images: do "
-                                    f"that once, minipsync prepare {method.name} --benchmark {self.name}")
-        source = method.prepare(train, found=found).source
-        if found is None and folder is not None and source is not None:
-            source.save(folder)
+                                    f"{method.prompts_from}; they are computed from {len(trained_on)} "
+                                    f"images: do that once, minipsync prepare {method.name} --benchmark "
+                                    f"{self.name}")
+        prepare_and_keep(method, trained_on, found, folder)
 
-    def train_set(self, name: str) -> Dataset | None:
-        """The training split of a data set, None where it is not here; prompts then go by its name alone."""
+    def training_data(self, name: str) -> Dataset | str:
+        """The training split of a data set; its name where it is not here, by which prompts then go alone."""
         try:
             return self.dataset(name, "train")
         except (FileNotFoundError, ValueError):
             if ":" in name:                                    # one's own, asked for by its path
                 raise
-            return None
+            return name
+
+
+def whole(trained_on: Dataset | str) -> Dataset | None:
+    """The data set whose pictures tell whose prompts these are; None for a name or an incomplete copy."""
+    return None if isinstance(trained_on, str) or trained_on.origin == "partial" else trained_on
 
 
 class MiniBenchmark(Mini, Benchmark):

@@ -83,11 +83,11 @@ def _trained(bench: Benchmark, name: str, source: str, seeds: Iterable[int], fol
              ) -> Iterator[tuple[int, Callable[[Dataset, dict[str, Any]], Method]]]:
     """For each seed: it, and a function that makes the method for a data set, with prompts learned on the
     data set `source` and with `more` settings, which `settings` overrule."""
-    clip = bench.clip()
+    clip = bench.own_clip
     trained, own = _what_trains(name, clip, bench.settings(name, source) | settings)
 
     def build_for(data: Dataset, more: dict[str, Any]) -> Method:
-        return bench.build(name, data, clip=clip, load=False, **{**more, **settings})
+        return bench.build(name, data, load=False, **{**more, **settings})
 
     if trained is None:
         yield 0, build_for
@@ -95,7 +95,7 @@ def _trained(bench: Benchmark, name: str, source: str, seeds: Iterable[int], fol
     train = bench.dataset(source, "train")
     recipe = recipe or bench.settings(f"{trained}.fit", train.name)
     for seed in seeds:
-        prompts = learned(bench.build(trained, train, clip=clip, load=False, **own, seed=seed), train, folder,
+        prompts = learned(bench.build(trained, train, load=False, **own, seed=seed), train, folder,
                           progress=progress, **recipe)
 
         def start(data: Dataset, more: dict[str, Any], prompts: Method = prompts) -> Method:

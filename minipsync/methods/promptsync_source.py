@@ -95,33 +95,27 @@ class PrototypeMethod(SourceMethod):
         """
         c = self.config
         return {"n_views": c.prototype_views, "n_variants": c.text_variants, "relations": list(c.relations),
-                "seed": c.seed}
+                "seed": c.seed, "shots": c.shots}
 
     def source_set(self, data: Any) -> Any:
         """At most `shots` images per class, as the prompts were learned from: the paper's 16 of ImageNet."""
         return data.subset(few_shot_images(data, self.config.shots, self.config.seed))
 
-    def prepare(self, source_set: Any, *, found: SourceDomain | None = None,
-                checkpoint: str | Path | None = None, progress: bool = True) -> Self:
-        """As `SourceMethod.prepare`; the samples of L_D are drawn from the same images. Returns self."""
-        super().prepare(source_set, found=found, checkpoint=checkpoint, progress=progress)
-        if found is None:
-            self.known.recipe["shots"] = self.config.shots
-        if self.source is not None:
-            self.source = replace(self.source, sampler=SourceSampler(
-                self.source_set(source_set), self.clip, self.config.view_config, self.config.cache_mb))
-        return self
+    def with_images(self, source: SourceDomain, data: Any) -> SourceDomain:
+        """The samples of L_D are drawn from the images of the prototypes."""
+        sampler = SourceSampler(data, self.clip, self.config.view_config, self.config.cache_mb)
+        return replace(source, sampler=sampler)
 
     def wanted_source(self, source_set: Any = None, cache: str | Path | None = None) -> dict:
         c = self.config
-        wanted = super().wanted_source() | {"recipe": self.source_settings() | {"shots": c.shots}}
+        wanted = super().wanted_source() | {"recipe": self.source_settings()}
         if source_set is not None:
             wanted["content"] = learned_pictures(source_set, c.shots, c.seed)
         return wanted
 
     def accept(self, source: SourceDomain) -> None:
         recipe, wanted = source.prototypes.recipe if source.prototypes else {}, self.source_settings()
-        if recipe and {k: v for k, v in recipe.items() if k in wanted} != wanted:
+        if recipe and recipe != wanted:
             raise ValueError(f"{self.name}: these prototypes were made with {recipe}, the settings ask for "
                              f"{wanted}; build with those settings, or method.prepare(source_set)")
         self._constant = None

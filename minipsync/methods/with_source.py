@@ -17,9 +17,8 @@ class SourceMethod(TestTimeMethod):
     `bench.build` finds what the package or a folder has.
     """
 
-    def __init__(self, clip: Any, class_names: Any, config: Any = None, **settings: Any):
-        super().__init__(clip, class_names, config, **settings)
-        self.source = None
+    _source: SourceDomain | None = None
+    _made_for: list[Tensor]                              # the prompts that it belongs to
 
     # ---- what a method says for itself ----
     def source_settings(self) -> dict:
@@ -70,12 +69,16 @@ class SourceMethod(TestTimeMethod):
         checkpoint, errors: see `one_pass`. `method.source.save(path)` keeps the result.
         """
         self.check_device()
+        data = self.source_set(source_set)
         if found is None:
-            found = SourceDomain.collect(self.clip, self.learner, self.source_set(source_set),
-                                         checkpoint=checkpoint, progress=progress,
-                                         **{self.needs: self.source_settings()})
-        self.source = found
+            found = SourceDomain.collect(self.clip, self.learner, data, checkpoint=checkpoint,
+                                         progress=progress, **{self.needs: self.source_settings()})
+        self.source = self.with_images(found, data)
         return self
+
+    def with_images(self, source: SourceDomain, data: Any) -> SourceDomain:
+        """The source with a sampler of its images, for a method that draws some; as it is by default."""
+        return source
 
     def wanted_source(self, source_set: Any = None, cache: str | Path | None = None) -> dict:
         """The facts that a file must have to hold the source of these prompts, for `SourceDomain.find`.
@@ -114,8 +117,8 @@ class SourceMethod(TestTimeMethod):
         return self
 
     def own_tensors(self) -> list[Tensor]:
-        source = getattr(self, "_source", None)
-        return super().own_tensors() + (list(source.tensors().values()) if source is not None else [])
+        known = self.source.tensors() if self.source is not None else {}
+        return [*super().own_tensors(), *known.values()]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -134,15 +137,14 @@ def find_source(method: SourceMethod, folder: str | Path | None = None,
                              **method.wanted_source(source_set, folder))
 
 
-def find_or_prepare(method: SourceMethod, source_set: Any = None, folder: str | Path | None = None) -> None:
-    """Give the method its source: that which `folder` or the package has, else computed from `source_set`.
+def find_or_prepare(method: SourceMethod, source_set: Any, folder: str | Path | None = None) -> None:
+    """Give the method its source: that which `folder` or the package has, else computed from `source_set`."""
+    prepare_and_keep(method, source_set, find_source(method, folder, source_set), folder)
 
-    Without a `source_set` nothing is computed. What was computed is saved to `folder`, if one is given.
-    """
-    found = find_source(method, folder, source_set)
-    if source_set is None:
-        method.source = found
-        return
+
+def prepare_and_keep(method: SourceMethod, source_set: Any, found: SourceDomain | None,
+                     folder: str | Path | None) -> None:
+    """`prepare` the method; what was not found but computed is saved to `folder`, if one is given."""
     source = method.prepare(source_set, found=found).source
     if found is None and folder is not None and source is not None:
         source.save(folder)

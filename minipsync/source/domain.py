@@ -70,12 +70,16 @@ class SourceDomain:
         facts: dict[str, Any] = {"class_names": list(dataset.class_names), "clip": clip.fingerprint,
                  "prompts": prompts_fingerprint(learner), "source": getattr(dataset, "name", ""),
                  "content": of_dataset(dataset), "n_images": len(dataset)}
-        how: dict[str, Any] = {"identity": facts, "checkpoint": checkpoint, "progress": progress}
         found = cls(**facts)
+
+        def how(part: str) -> dict[str, Any]:                 # each pass has a checkpoint of its own
+            return {"identity": facts, "progress": progress,
+                    "checkpoint": None if checkpoint is None else f"{checkpoint}.{part}"}
+
         if moments is not None:
-            found.moments = Moments.collect(clip, learner, dataset, **how, **moments)
+            found.moments = Moments.collect(clip, learner, dataset, **how("moments"), **moments)
         if prototypes is not None:
-            found.prototypes = Prototypes.collect(clip, learner, dataset, **how, **prototypes)
+            found.prototypes = Prototypes.collect(clip, learner, dataset, **how("prototypes"), **prototypes)
         return found
 
     @property

@@ -70,7 +70,8 @@ class Prototypes:
     """PromptSync's class prototypes p_c = mean of h_x over the samples x of class c, frozen.
 
     text, vision, cls: [C, D], means of unit vectors, so no longer than 1. variants: the texts of every class.
-    recipe: what `collect` was told: views per image, text variants per class, their relations, the seed.
+    recipe: what `collect` was told: views per image, text variants per class, their relations, the
+    seed, images per class.
     """
 
     NAMES: ClassVar[Sequence[str]] = PARTS
@@ -98,15 +99,17 @@ class Prototypes:
     @torch.no_grad()
     def collect(cls, clip: Clip, learner: torch.nn.Module, dataset: Any, *, n_views: int = 4,
                 relations: Sequence[str] = tuple(RELATIONS), n_variants: int = 4, seed: int = 0,
-                batch_size: int = 128, identity: dict | None = None, checkpoint: str | Path | None = None,
-                progress: bool = True) -> Self:
+                shots: int | None = None, batch_size: int = 128, identity: dict | None = None,
+                checkpoint: str | Path | None = None, progress: bool = True) -> Self:
         """One pass over `dataset`: every image and n_views augmentations of it, every class's text variants.
 
+        shots: how many images of a class `dataset` was cut down to, for the recipe.
         Raises ValueError for a class without an image. identity, checkpoint, further errors: see `one_pass`.
         """
         n_classes, prompts = len(dataset.class_names), learner()
         counts = torch.tensor([len(rows) for rows in rows_by_class(dataset)])
-        recipe = {"n_views": n_views, "n_variants": n_variants, "relations": list(relations), "seed": seed}
+        recipe = {"n_views": n_views, "n_variants": n_variants, "relations": list(relations), "seed": seed,
+                  "shots": shots}
 
         def add(sums: State, items: list) -> State:
             views = torch.cat([make_views(image, 1 + n_views, clip, PROMPTSYNC_VIEWS,

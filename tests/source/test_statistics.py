@@ -17,6 +17,7 @@ from minipsync.methods.maple import CoupledPrompt
 from minipsync.methods.promptsync import source_samples
 from minipsync.source.domain import FORMAT, SourceDomain, prompts_fingerprint
 from minipsync.source.moments import Moments, RunningMoments
+from minipsync.source.one_pass import forget
 from minipsync.source.prototypes import (
     PARTS,
     Prototypes,
@@ -145,8 +146,10 @@ def test_save_and_load(tmp_path, tiny_clip, learner, source):
 
 
 def test_both_parts_in_one_file(tmp_path, tiny_clip, learner, dataset, statistics, prototypes):
-    both = SourceDomain.collect(tiny_clip, learner, dataset, moments={"batch_size": 3},
-                                prototypes={"n_views": 2, "batch_size": 6}, progress=False)
+    both = SourceDomain.collect(tiny_clip, learner, dataset, moments={"batch_size": 3}, progress=False,
+                                prototypes={"n_views": 2, "batch_size": 6}, checkpoint=tmp_path / "pass")
+    forget(tmp_path / "pass")                                  # of each pass
+    assert not list(tmp_path.iterdir())
     back = SourceDomain.load(both.save(tmp_path), tiny_clip, learner, NAMES)
     assert back.kind == "moments and prototypes"
     assert torch.equal(back.moments.means, statistics.means)
