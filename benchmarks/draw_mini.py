@@ -48,6 +48,12 @@ def data_set(bench, name: str) -> None:
         first = [int(np.flatnonzero(data.labels == c)[0]) for c in classes]
         images = [[data[i + k][0] for k in range(levels)] for i in first]
         figure = plots.contact_sheet(images, [data.class_names[c] for c in classes], range(1, levels + 1))
+    elif name == "c":
+        row = [int(np.flatnonzero(data.labels == c)[0]) for c in np.linspace(0, 199, 6).astype(int)]
+        kinds = [[data.image_id(i + k).rpartition("/")[2] for i in row for k in range(2)]]
+        source = bench.dataset("imagenet")
+        images = [[each[i + k][0] for i in row for k in range(2)] for each in (source, data)]
+        figure = plots.contact_sheet(images, ["imagenet", "c"], kinds[0])
     elif name == "a":
         rows = np.linspace(0, len(data) - 1, 2 * COLUMNS).astype(int).reshape(2, COLUMNS)
         names = [[data.class_names[data.labels[i]] for i in row] for row in rows]

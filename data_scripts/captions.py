@@ -1,8 +1,9 @@
 """Pictures with captions that say what is in them: the "web" on which the mini CLIP is pre-trained.
 
-A caption names the class and, often, what only this picture shows: medium, size, quality, colour, place.
-With pairs of the same class in different media in a batch, the name alone does not tell them apart, so the
-rest of the caption comes to matter: that is what makes the model promptable.
+A caption names the class and, often, what only this picture shows: medium, size, quality, colour, place,
+what else there is. Objects are small and large, near and cut off, alone and among others. With pairs of the
+same class in different media in a batch, the name alone does not tell them apart, so the rest of the caption
+comes to matter: that is what makes the model promptable.
 """
 from __future__ import annotations
 
@@ -53,7 +54,15 @@ COLOURS = {
     "blue": (.2, .45, .85), "purple": (.55, .25, .7), "pink": (.95, .55, .7), "brown": (.5, .32, .2),
     "gray": (.55, .55, .55), "black": (.1, .1, .1), "white": (.95, .95, .95),
 }
-OTHER_WORDS = "a an the of on background , . blurry bad dark bright grainy good small tiny large big"
+OTHER_WORDS = "a an the of on background , . blurry bad dark bright grainy good"
+SMALL, LARGE = ("small", "tiny", "little"), ("large", "big")
+NEAR = ("close-up", "close-up photo", "cropped photo")
+CORNERS = {(-1, -1): "in the top left corner", (1, -1): "in the top right corner",
+           (-1, 1): "in the bottom left corner", (1, 1): "in the bottom right corner",
+           (-1, 0): "on the left", (1, 0): "on the right", (0, -1): "at the top", (0, 1): "at the bottom",
+           (0, 0): "in the middle"}
+COMPANY = ("among other things", "with other things", "surrounded by small things")
+SIDES = (0.2, 1.3)            # object's side / picture's side before the crop, log-uniform
 _SWATCHES = np.array(list(COLOURS.values()), np.float32)
 
 
@@ -86,17 +95,18 @@ class Web:
 
     def words(self) -> list[str]:
         """Texts that hold every word a caption can use."""
-        said = [*GENERIC, *COLOURS, *PATTERNS.values(), OTHER_WORDS]
+        said = [*GENERIC, *COLOURS, *PATTERNS.values(), OTHER_WORDS, *SMALL, *LARGE, *NEAR, "in the corner",
+                *CORNERS.values(), *COMPANY, "and with"]
         groups = (*MEDIA.values(), *PLACES.values())
         names = (w for e in self.emoji for w in (e[1], *e[2]))
         return [*said, *(w for group in groups for w in group), *names]
 
-    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.1,
-              lines: float = 0.18) -> tuple[torch.Tensor, list[str], np.ndarray]:
+    def batch(self, rng: np.random.RandomState, pairs: int, size: int, hardness: float = 1.0,
+              lines: float = 0.34, crowded: float = 0.4) -> tuple[torch.Tensor, list[str], np.ndarray]:
         """Pictures [2*pairs, 3, size, size] in [0, 1], their captions, and classes [2*pairs] into `emoji`.
 
         `pairs` classes, each twice, in two styles where it has them; `hardness` is the scenes', `lines` the
-        share of colour drawings that become line art.
+        share of colour drawings that become line art, `crowded` that of pictures with smaller drawings too.
         """
         picked = rng.choice(self.classes, pairs, replace=False, p=self.class_chance)
         wait = rng.exponential(size=(len(self.styles), pairs))
@@ -106,14 +116,24 @@ class Web:
         style, label = np.concatenate([order[0], second]), np.concatenate([picked, picked])
         drawings = torch.from_numpy(self.sheets[style, label]).permute(0, 3, 1, 2).float() / 255
         drawings, mono, effect = self._filtered(rng, drawings, self.mono[style], lines)    # [N, 4, 64, 64]
-        scenes = sample(rng, mono, hardness)
+        scenes = sample(rng, mono, hardness, SIDES)
+        scenes.others[rng.uniform(size=len(style)) >= crowded] = 0
+        companions = self.classes[(scenes.which * len(self.classes)).astype(int)]      # [N, OTHERS]
+        companions = np.where(self.style_weight[style[:, None], companions] > 0, companions, label[:, None])
+        scenes.others[companions == label[:, None]] = 0
+        others = torch.from_numpy(self.sheets[style[:, None], companions]).movedim(-1, 2).float() / 255
         flip = rng.uniform(size=len(style)) < 0.5
         drawings[flip] = drawings[flip].flip(-1)
-        pictures, quality = self._finished(rng, render(drawings, mono, scenes, size), effect, size)
+        pictures, place = render(drawings, mono, scenes, size, others), np.stack([scenes.x, scenes.y], 1)
+        pictures, quality, box = self._finished(rng, pictures, effect, size, place)
+        side, place = scenes.scale / box[:, :2].min(1), (place - box[:, 2:]) / box[:, :2]
         ink = drawings[:, 3:]
         tint = (drawings[:, :3] * ink).sum((2, 3)) / ink.sum((2, 3)).clamp_min(1)         # [N, 3] mean colour
-        captions = [self._caption(rng, label[i], self.styles[style[i]].name, effect[i], quality[i],
-                                  scenes, i, mono[i], tint[i].numpy()) for i in range(len(style))]
+        captions = []
+        for i in range(len(style)):
+            beside = [self.emoji[c][1] for c, o in zip(companions[i], scenes.others[i], strict=True) if o[0]]
+            captions.append(self._caption(rng, label[i], self.styles[style[i]].name, effect[i], quality[i],
+                                          scenes, i, mono[i], tint[i].numpy(), side[i], place[i], beside))
         return pictures, captions, label
 
     def _filtered(self, rng, drawings, mono, lines):
@@ -150,8 +170,11 @@ class Web:
             drawings[i, :3] = mixed.clamp(0, 1)
         return drawings, mono | np.isin(effect, ("line art", "silhouette")), effect
 
-    def _finished(self, rng, pictures, effect, size):
-        """Faults of finished pictures [N, 3, S, S]: blur, coarse pixels, crop, squeeze. Also quality [N]."""
+    def _finished(self, rng, pictures, effect, size, place):
+        """Faults of finished pictures [N, 3, S, S]: blur, coarse pixels, crop, squeeze.
+
+        place [N, 2]: of the object, which the crop keeps. Also their quality [N], and what was kept: width,
+        height, x, y [N, 4] in units of the picture."""
         n = len(pictures)
         quality = np.full(n, "", object)
         u = rng.uniform(size=n)
@@ -164,21 +187,25 @@ class Web:
             once = F.avg_pool2d(pictures[rows], 3, 1, 1, count_include_pad=False)
             pictures[rows] = F.avg_pool2d(once, 3, 1, 1, count_include_pad=False)
         low = np.exp(rng.uniform(np.log(.5), 0, n))                   # crop side, as a share of the picture
-        low[rng.uniform(size=n) < 0.4] = 1.0
+        low[rng.uniform(size=n) < 0.6] = 1.0
         aspect = np.exp(rng.uniform(-.2, .2, n))
         w, h = np.minimum(1, low * aspect), np.minimum(1, low / aspect)
         theta = np.zeros((n, 2, 3), np.float32)
         theta[:, 0, 0], theta[:, 1, 1] = w, h
-        theta[:, 0, 2], theta[:, 1, 2] = rng.uniform(-1, 1, n) * (1 - w), rng.uniform(-1, 1, n) * (1 - h)
+        kept = np.stack([w, h], 1)
+        centre = (rng.uniform(-1, 1, (n, 2)) * (1 - kept)).clip(place - 0.7 * kept, place + 0.7 * kept)
+        theta[:, :, 2] = centre.clip(kept - 1, 1 - kept)
         grid = F.affine_grid(torch.from_numpy(theta), (n, 3, size, size), align_corners=False)
         pictures = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection",
                                  align_corners=False)
-        return pictures, quality
+        return pictures, quality, np.concatenate([kept, theta[:, :, 2]], 1)
 
-    def _caption(self, rng, label, style, effect, quality, s: Scenes, i, mono, tint) -> str:
-        """What one would say of picture i: some of medium, quality, size, colour and place beside the name.
+    def _caption(self, rng, label, style, effect, quality, s: Scenes, i, mono, tint, side, place,
+                 beside) -> str:
+        """What one would say of picture i: some of medium, quality, size, colour, place, company.
 
-        Every draw from `rng` stands where it stood when the shipped CLIP was trained: keep their order.
+        side: of the object, as a share of the finished picture's; place: its centre there, [2] in [-1, 1];
+        beside: names of the other things.
         """
         _, name, keywords, _, _ = self.emoji[label]
         u = rng.uniform(size=8)
@@ -193,16 +220,22 @@ class Web:
             words.append(("blurry", "bad")[rng.randint(2)])
         elif u[2] < 0.25:
             words += _condition(s, i)
-        words += [medium, "of", "the" if u[3] < 0.2 else "a"]
-        if u[4] < 0.35:
-            if s.scale[i] < .62:
-                words.append(("small", "tiny")[rng.randint(2)])
-            elif s.scale[i] > .85:
-                words.append(("large", "big")[rng.randint(2)])
+        near = side > 1.2 and u[4] < 0.5
+        words += [NEAR[rng.randint(len(NEAR))] if near else medium, "of", "the" if u[3] < 0.2 else "a"]
+        if u[4] < 0.4 and not near:
+            if side < .42:
+                words.append(SMALL[rng.randint(len(SMALL))])
+            elif side > .8:
+                words.append(LARGE[rng.randint(len(LARGE))])
         if u[5] < 0.15 and not mono and effect in ("", "painting"):
             words.append(colour_name(tint))
         words.append(name)
-        if u[6] < 0.4:
+        if beside and rng.uniform() < 0.35:
+            words += [f"{('and', 'with')[rng.randint(2)]} a {beside[0]}" if rng.uniform() < 0.5
+                      else COMPANY[rng.randint(len(COMPANY))]]
+        if u[6] < 0.15 and side < 0.6:
+            words.append(_corner(rng, place))
+        elif u[6] < 0.45:
             words += _place(rng, s, i, mono)
         text = " ".join(words)
         article = "the " if u[7] < 0.1 else "" if u[7] < 0.3 else "an " if text[0] in "aeio" else "a "
@@ -227,6 +260,12 @@ def _place(rng, s: Scenes, i: int, mono: bool) -> list[str]:
     if kind == "plain":
         return [f"on a {colour_name(s.colours[i, 0])} background"]
     return [PATTERNS[kind]] if kind in PATTERNS else []
+
+
+def _corner(rng, place) -> str:
+    """Where in the picture a small object at `place` is."""
+    column, row = (int(np.sign(v)) * (abs(v) > 0.25) for v in place)
+    return "in the corner" if column and row and rng.uniform() < 0.4 else CORNERS[column, row]
 
 
 def line_art(drawings: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Choose the scenes of data set `a`: `python -m data_scripts.make_hard` (two minutes).
+"""Choose the scenes of data set `a`: `python -m data_scripts.make_hard` (five minutes).
 
 As ImageNet-A was built (Hendrycks et al. 2021): scenes of the test families that an independent reference
 model gets wrong. The reference has nothing in common with CLIP: oriented-gradient histograms and coarse
@@ -21,10 +21,11 @@ CANDIDATES, KEPT, VIEWS = 4, 4, 8     # candidates per style; scenes kept per cl
 
 
 def features(pictures: torch.Tensor) -> torch.Tensor:
-    """Histograms of gradient direction per 8 px cell, mean colours per 16 px cell.
+    """Histograms of gradient direction in 8 x 8 cells, mean colours in 4 x 4 cells, of half the resolution.
 
-    [N, 3, 64, 64] in [0, 1] -> [N, 8*64 + 3*16].
+    [N, 3, 128, 128] in [0, 1] -> [N, 8*64 + 3*16].
     """
+    pictures = F.avg_pool2d(pictures, 2)
     grey = pictures.mean(1, keepdim=True)
     dx, dy = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
     strength, direction = (dx.square() + dy.square()).sqrt(), torch.atan2(dy, dx) % torch.pi

@@ -2,6 +2,7 @@
 
 from .dataset import Dataset
 from .folders import folder
+from .sampling import long_tailed
 from .shards import webdataset
 
-__all__ = ["Dataset", "folder", "webdataset"]
+__all__ = ["Dataset", "folder", "long_tailed", "webdataset"]

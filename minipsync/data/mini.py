@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from pathlib import Path
 from zlib import crc32
@@ -22,11 +22,13 @@ from PIL import Image
 from ..files.paths import read_text
 from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
+from .faults import KINDS, corrupted
 from .own import own_or_half
+from .rim import rimmed
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
-SIZE = 64                                          # px, side of a picture
+SIZE = 128                                         # px, side of a picture
 SHOTS = 16                                         # training scenes per class
 # training families without twemoji: the few shots of `imagenet`
 TRAIN = ("noto", "emojione", "emojione-monotone", "fxemoji", "streamline", "noto-font")
@@ -43,7 +45,7 @@ OOD = {
 # transfer set: what its classes are a type of
 TRANSFER = {"animals": "animal", "plants": "plant", "dishes": "food", "vehicles": "vehicle", "sports": "game",
             "instruments": "tool", "clothing": "garment", "fruit": "fruit", "faces": "face", "signs": "sign"}
-TRANSFER_STYLES = ("twemoji", "fluent-flat", "openmoji")
+TRANSFER_STYLES, TRANSFER_SCENES = ("twemoji", "fluent-flat", "openmoji"), 3
 VALIDATION, VALIDATION_SCENES = "noto-v1", 24      # split "val" of a transfer set: style, scenes per class
 LEVELS = 9                                         # steps of a PUG sweep
 PUG = {                                            # factor: (field of the scene, column or None, values)
@@ -59,7 +61,7 @@ PUG = {                                            # factor: (field of the scene
     "worlds": ("world", None, np.arange(len(WORLDS))),
 }
 PUG_STYLE, PUG_CLASSES = "fluent-3d", slice(0, None, 4)
-NAMES = (*OOD, "a", *(f"pug_{factor}" for factor in PUG), *TRANSFER)
+NAMES = (*OOD, "a", "c", *(f"pug_{factor}" for factor in PUG), *TRANSFER)
 
 
 @cache
@@ -89,13 +91,23 @@ class ReadScenes:
         return self.bench.picture(style, row, self.scene(key, style))
 
 
+class ReadCorrupted(ReadScenes):
+    """index -> the picture of `imagenet` that is named in the id, with the fault that the id ends with."""
+
+    def __call__(self, i: int) -> Image.Image:
+        key, style, row = self.images[i]
+        stem, _, kind = key.rpartition("/")
+        plain = self.scene("imagenet" + stem.removeprefix("c"), style)
+        return corrupted(self.bench.picture(style, row, plain), kind, crc32(key.encode()))
+
+
 class Mini:
     """The mini benchmark's data sets and its CLIP."""
 
     name = "mini"
     names = NAMES
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Mini, ()                            # another process reads its index itself
 
     @cached_property
@@ -117,12 +129,24 @@ class Mini:
         """Rows of the index that belong to `imagenet` or to a transfer set."""
         return [i for i, c in enumerate(self.index["classes"]) if c["set"] == group]
 
+    def strangers(self, group: str) -> list[int]:
+        """Rows of the index whose classes are no labels of `group`'s data sets."""
+        return [i for i, c in enumerate(self.index["classes"]) if c["set"] != group]
+
     def picture(self, style: str, row: int, scene: Scenes, size: int = SIZE) -> Image.Image:
-        """One drawing in one scene (N = 1), as an RGB picture."""
-        drawing = torch.from_numpy(self.drawing(style, row).copy()).permute(2, 0, 1)[None].float() / 255
+        """Class `row` drawn by `style` in one scene (N = 1), as an RGB picture.
+
+        The smaller drawings around it are by the same hand, of classes outside the row's own set of labels;
+        the pale rim (rim.py) is the same on all.
+        """
+        group = self.index["classes"][row]["set"]
+        good = [r for r in self.strangers(group) if r not in self.styles[style]["missing"]]
+        rows = [row, *(good[int(share * len(good))] for share in scene.which[0])]
+        sheets = torch.from_numpy(np.stack([self.drawing(style, r) for r in rows]))
+        drawings = sheets.permute(0, 3, 1, 2)[None].float() / 255
         mono = np.array([self.styles[style]["medium"] == "mono"])
-        pixels = (render(drawing, mono, scene, size)[0] * 255).round().byte().permute(1, 2, 0)
-        return Image.fromarray(pixels.numpy())
+        picture = rimmed(render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0])
+        return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
 
     def scene(self, key: str, style: str) -> Scenes:
         """The scene that belongs to an image id."""
@@ -133,7 +157,7 @@ class Mini:
     def _image(self, name: str, split: str, row: int, style: str, k: int) -> tuple[str, str, int]:
         return f"{name}/{split}/{self.index['classes'][row]['hexcode']}/{style}/{k}", style, row
 
-    def _list(self, name: str, split: str, rows: list[int], styles,
+    def _list(self, name: str, split: str, rows: list[int], styles: Iterable[str],
               scenes: int) -> list[tuple[str, str, int]]:
         """Every class, style and scene."""
         return [self._image(name, split, row, style, k)
@@ -154,6 +178,12 @@ class Mini:
         ids = json.loads(read_text(ASSETS / "hard.json"))["images"]
         return [(i, i.split("/")[3], row[i.split("/")[2]]) for i in ids]
 
+    def _corrupted(self) -> list[tuple[str, str, int]]:
+        """The test pictures of `imagenet`, each with a fault: every one of KINDS equally often."""
+        styles, scenes, _ = OOD["imagenet"]
+        plain = self._list("c", "test", self.rows("imagenet"), styles, scenes)
+        return [(f"{key}/{KINDS[i % len(KINDS)]}", style, row) for i, (key, style, row) in enumerate(plain)]
+
     def _pug(self, factor: str) -> list[tuple[str, str, int]]:
         """Every level of `factor`, class by class."""
         rows, levels = self.rows("imagenet")[PUG_CLASSES], len(PUG[factor][2])
@@ -171,13 +201,16 @@ class Mini:
         target[(slice(None), column) if column is not None else slice(None)] = values[int(level)]
         return scene
 
-    def dataset(self, name: str, split: str = "test") -> Dataset:
+    def dataset(self, name: str, split: str = "test", scenes: int | None = None) -> Dataset:
         """The data set `name`, a half of it ("animals_base", "animals_novel"), or one's own: "folder:/path"
         (`folder`) and "wds:/path" (`webdataset`).
 
         split: "test"; "train" (16 scenes per class) for `imagenet` and the ten transfer sets; "val" for the
         transfer sets, 24 scenes per class by the artist of the validation domain, for choosing settings.
-        Raises ValueError for an unknown name or split, with the list of good ones.
+        scenes: how many of each drawing a test set has, where that is not the published number: the first
+        ones are the same pictures. `long_tailed` needs many of the classes that it makes frequent.
+        Raises ValueError for an unknown name or split, with the list of good ones, and for `scenes` where
+        the number of scenes is fixed.
         """
         if (data := own_or_half(self, name, split)) is not None:
             return data
@@ -191,18 +224,24 @@ class Mini:
                                 else f"; 'train' exists for: {', '.join(('imagenet', *TRANSFER))}"))
         group = name if name in TRANSFER else "imagenet"
         rows, templates, scene = self.rows(group), [TEMPLATE], self.scene
+        if scenes is not None and (split != "test" or name not in (*OOD, *TRANSFER) or scenes < 1):
+            raise ValueError(f"scenes={scenes} for the split {split!r} of {name!r}: expected 1 or more, "
+                             f"and the test split of one of {', '.join((*OOD, *TRANSFER))}")
+        reader = ReadScenes
         if split == "train":
             images = self._few_shot(name, rows)
         elif split == "val":
             images = self._list(name, split, rows, (VALIDATION,), VALIDATION_SCENES)
         elif name in OOD:
-            styles, scenes, more = OOD[name]
-            images, templates = self._list(name, split, rows, styles, scenes), [TEMPLATE, *more]
+            styles, published, more = OOD[name]
+            images, templates = self._list(name, split, rows, styles, scenes or published), [TEMPLATE, *more]
         elif name in TRANSFER:
-            images = self._list(name, split, rows, TRANSFER_STYLES, 3)
+            images = self._list(name, split, rows, TRANSFER_STYLES, scenes or TRANSFER_SCENES)
             templates = [TEMPLATE, f"a photo of a {{}}, a type of {TRANSFER[name]}."]
         elif name == "a":
             images = self._hard()
+        elif name == "c":
+            images, reader = self._corrupted(), ReadCorrupted
         else:
             factor = name.removeprefix("pug_")
             rows, images = rows[PUG_CLASSES], self._pug(factor)
@@ -210,4 +249,4 @@ class Mini:
         label = {row: i for i, row in enumerate(rows)}
         return Dataset(name, [self.index["classes"][row]["name"] for row in rows],
                        [label[row] for *_, row in images], [key for key, *_ in images],
-                       ReadScenes(self, images, scene), templates, split, _fingerprint(), "mini")
+                       reader(self, images, scene), templates, split, _fingerprint(), "mini")

@@ -1,8 +1,8 @@
-"""Scenes: a drawing, posed and lit in front of a background, drawn from a seed, rendered in batches.
+"""Scenes: a drawing, posed and lit among smaller ones, in front of a background; rendered in batches.
 
 An image of the mini benchmark is (drawing, scene seed), so a data set is a list of pairs and nobody stores
 pictures. `Scenes` hold plain numbers in units of the picture (x, y in [-1, 1], y down), so they can be
-rendered at any size: 64 px for the data sets, 48 px in pre-training.
+rendered at any size: 128 px for the data sets, 48 px in pre-training.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 
 CAMERA = 3.0              # distance of the camera, in half picture widths: sets the strength of perspective
 # Two-colour settings with a horizon ("worlds"): name -> (upper colour, lower colour), RGB in [0, 1].
@@ -22,6 +23,10 @@ WORLDS = {
     "sunset": ((.98, .62, .38), (.45, .25, .42)), "room": ((.93, .90, .83), (.62, .45, .32)),
     "forest": ((.42, .58, .42), (.20, .33, .18)), "street": ((.78, .80, .83), (.45, .45, .47)),
 }
+SIDES = (0.4, 0.95)       # side of the object / side of the picture, log-uniform
+CUT = 0.3                 # at most this share of the object's width, and of its height, lies outside …
+CUT_OFTEN = 0.2           # … in this share of the scenes
+OTHERS = 4                # most smaller drawings around the object
 BACKGROUNDS = ("white", "plain", "gradient", "noise", "stripes", "checks", "dots", "world")
 
 
@@ -48,11 +53,13 @@ class Scenes:
     ink: np.ndarray             # [N, 3] colour of the line in monochrome drawings
     noise: np.ndarray           # standard deviation of pixel noise
     seed: np.ndarray            # of the pixel noise
+    others: np.ndarray          # [N, OTHERS, 4] scale (0: none), x, y, roll of smaller drawings around it
+    which: np.ndarray           # [N, OTHERS] in [0, 1): which drawings these are, as a share of all there are
 
     def __len__(self) -> int:
         return len(self.roll)
 
-    def __getitem__(self, rows) -> Scenes:
+    def __getitem__(self, rows: list[int] | slice | np.ndarray) -> Scenes:
         """The scenes `rows`: a list, slice or mask, not a single number."""
         return Scenes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
@@ -62,12 +69,14 @@ class Scenes:
         return Scenes(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Scenes)})
 
 
-def sample(rng: np.random.RandomState, mono: np.ndarray, hardness: float = 1.0) -> Scenes:
+def sample(rng: np.random.RandomState, mono: np.ndarray, hardness: float = 1.0,
+           sides: tuple[float, float] = SIDES) -> Scenes:
     """Draw len(mono) scenes.
 
     rng: numpy RandomState, whose streams are frozen, so a seed gives the same scene everywhere.
     mono: bool [N], the drawing is black ink: then ink and paper are kept apart in brightness.
-    hardness: 0 = upright on plain ground .. 1 = the benchmark's spread of pose, scale, light and background.
+    hardness: 0 = upright, large and in the middle .. 1 = the benchmark's spread of pose, scale, place, light.
+    sides: smallest and largest side of the object, as a share of the picture's.
     """
     n, h = len(mono), hardness
     kind = rng.choice(len(BACKGROUNDS), n, p=np.array([.25, .18, .17, .06, .04, .03, .03, .24]))
@@ -85,11 +94,15 @@ def sample(rng: np.random.RandomState, mono: np.ndarray, hardness: float = 1.0) 
     colours[paper] = 0.72 + 0.28 * colours[paper]                     # dark ink on light paper …
     colours[chalk] = 0.30 * colours[chalk]                            # … or light chalk on a dark board
     ink[chalk] = 1 - ink[chalk]
-    scale = np.exp(rng.uniform(np.log(1 - 0.32 * h), np.log(1.0), n)) * 0.95
-    room = np.maximum(0.0, 1 - scale)
+    low, high = sides
+    scale = high * (low / high) ** (h * rng.uniform(size=n))
+    cut = CUT * rng.uniform(size=(n, 2)) * (rng.uniform(size=(n, 1)) < CUT_OFTEN)
+    room = np.abs(1 - scale)[:, None] + 2 * scale[:, None] * cut         # of the centre, about the middle
+    place = rng.uniform(-1, 1, (n, 2)) * room * h
+    others, which = _sample_others(rng, scale, place)
     return Scenes(                                                   # evaluated, so drawn, from top to bottom
         roll=rng.normal(0, 8 * h, n), yaw=rng.normal(0, 14 * h, n), pitch=rng.normal(0, 10 * h, n),
-        scale=scale, x=rng.uniform(-1, 1, n) * room * h, y=rng.uniform(-1, 1, n) * room * h,
+        scale=scale, x=place[:, 0], y=place[:, 1], others=others, which=which,
         background=kind, world=world, colours=colours.clip(0, 1),
         phase=rng.uniform(size=(n, 3)), field=rng.uniform(size=(n, 3, 6, 6)),
         brightness=np.exp(rng.normal(0, .14 * h, n)), contrast=np.exp(rng.normal(0, .14 * h, n)),
@@ -98,14 +111,33 @@ def sample(rng: np.random.RandomState, mono: np.ndarray, hardness: float = 1.0) 
         noise=np.abs(rng.normal(0, .015 * h, n)), seed=rng.randint(2**31 - 1, size=n))
 
 
-def _homography(yaw, pitch, roll, scale, x, y) -> torch.Tensor:
-    """[N, 3, 3] map from the drawing's plane (side 2, centred) to picture coordinates, by perspective."""
-    yaw, pitch, roll, scale, x, y = (torch.as_tensor(np.asarray(v), dtype=torch.float64)
-                                     for v in (yaw, pitch, roll, scale, x, y))
+def _sample_others(rng: np.random.RandomState, scale: np.ndarray, place: np.ndarray,
+                   tries: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Up to OTHERS smaller drawings a scene, beside the object: the first of `tries` places where less than a
+    tenth of its side lies over the object, or none. -> `Scenes.others` and `Scenes.which`."""
+    n = len(scale)
+    side = scale[:, None] * rng.uniform(0.3, 0.6, (n, OTHERS))
+    xy = rng.uniform(-1, 1, (n, OTHERS, tries, 2))
+    away = np.abs(xy - place[:, None, None]).max(-1)                                   # [n, OTHERS, tries]
+    free = away > (scale[:, None] + 0.8 * side)[..., None]
+    first = free.argmax(-1)
+    xy = np.take_along_axis(xy, first[..., None, None], 2)[:, :, 0]
+    there = free.any(-1) & (np.arange(OTHERS) < rng.randint(OTHERS + 1, size=n)[:, None])
+    roll = rng.normal(0, 12, (n, OTHERS))
+    others = np.concatenate([(side * there)[..., None], xy, roll[..., None]], -1)
+    return others, rng.uniform(size=(n, OTHERS))
+
+
+def _homography(*pose: ArrayLike) -> torch.Tensor:
+    """[N, 3, 3] map from the drawing's plane (side 2, centred) to picture coordinates, by perspective.
+
+    pose: yaw, pitch, roll, scale, x, y, each of length N.
+    """
+    yaw, pitch, roll, scale, x, y = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in pose)
     a, b, c = torch.deg2rad(yaw), torch.deg2rad(pitch), torch.deg2rad(roll)
     one, zero = torch.ones_like(a), torch.zeros_like(a)
 
-    def matrix(*rows):
+    def matrix(*rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return torch.stack([torch.stack(r, -1) for r in rows], -2)
 
     r = (matrix((c.cos(), -c.sin(), zero), (c.sin(), c.cos(), zero), (zero, zero, one))
@@ -172,7 +204,7 @@ def _posed(drawings: torch.Tensor, grid: torch.Tensor, scale: torch.Tensor) -> t
     size, full = grid.shape[1], drawings.shape[-1]
     wanted = scale * size                                                              # px the object covers
     out = drawings.new_zeros(len(drawings), 4, size, size)
-    levels = torch.tensor([full, full * 3 // 4, full // 2, full // 3])
+    levels = torch.tensor([full, full * 3 // 4, full // 2, full // 3, full // 4, full // 6, full // 8])
     level = (wanted[:, None] * 1.15 < levels).sum(1).clamp(1, len(levels)) - 1
     level = torch.where(wanted * 1.15 >= full, 0, level)
     for k in level.unique().tolist():
@@ -185,30 +217,51 @@ def _posed(drawings: torch.Tensor, grid: torch.Tensor, scale: torch.Tensor) -> t
     return out
 
 
-def render(drawings: torch.Tensor, mono: np.ndarray, scenes: Scenes, size: int = 64) -> torch.Tensor:
+def render(drawings: torch.Tensor, mono: np.ndarray, scenes: Scenes, size: int = 128,
+           others: torch.Tensor | None = None) -> torch.Tensor:
     """Pictures [N, 3, size, size] in [0, 1].
 
     drawings: [N, 4, D, D] RGBA in [0, 1], not premultiplied.
     mono: bool [N], replace the colour by the scene's ink.
+    others: [N, OTHERS, 4, D, D], the smaller drawings behind the object; None: there are none.
     """
-    colour, alpha = drawings[:, :3], drawings[:, 3:]
-    rows = torch.as_tensor(mono)
-    if rows.any():
-        ink = torch.as_tensor(scenes.ink, dtype=torch.float32)[:, :, None, None]
-        colour = torch.where(rows[:, None, None, None], ink, colour)
+    picture = backgrounds(scenes, size)
+    still = np.zeros(len(scenes))
+    for k in range(OTHERS):
+        rows = np.flatnonzero(scenes.others[:, k, 0])
+        if others is not None and len(rows):
+            side, x, y, roll = scenes.others[rows, k].T
+            pose = still[rows], still[rows], roll, side, x, y
+            picture[rows] = _pasted(picture[rows], _inked(others[rows, k], mono[rows], scenes[rows]), pose)
+    drawings = _inked(drawings, mono, scenes)
     if scenes.texture.any():
-        colour = _textured(colour, scenes)
-    pose = _homography(scenes.yaw, scenes.pitch, scenes.roll, scenes.scale, scenes.x, scenes.y)
-    scale = torch.as_tensor(scenes.scale, dtype=torch.float32)
-    posed = _posed(torch.cat([colour * alpha, alpha], 1), _grid(pose, size), scale)
-    picture = posed[:, :3] + (1 - posed[:, 3:]) * backgrounds(scenes, size)
+        drawings = torch.cat([_textured(drawings[:, :3], scenes), drawings[:, 3:]], 1)
+    picture = _pasted(picture, drawings, (scenes.yaw, scenes.pitch, scenes.roll, scenes.scale, scenes.x,
+                                          scenes.y))
     if scenes.camera.any():
         yaw, pitch, roll = scenes.camera.T
-        one, zero = np.ones(len(scenes)), np.zeros(len(scenes))
-        view = _grid(_homography(yaw, pitch, roll, one, zero, zero), size)
+        view = _grid(_homography(yaw, pitch, roll, still + 1, still, still), size)
         picture = F.grid_sample(picture, view, mode="bilinear", padding_mode="reflection",
                                 align_corners=False)
     return _lit(picture, scenes).clamp(0, 1)
+
+
+def _inked(drawings: torch.Tensor, mono: np.ndarray, s: Scenes) -> torch.Tensor:
+    """Drawings [N, 4, D, D] with the scene's ink for colour where `mono`."""
+    rows = torch.as_tensor(mono)
+    if not rows.any():
+        return drawings
+    ink = torch.as_tensor(s.ink, dtype=torch.float32)[:, :, None, None]
+    return torch.cat([torch.where(rows[:, None, None, None], ink, drawings[:, :3]), drawings[:, 3:]], 1)
+
+
+def _pasted(pictures: torch.Tensor, drawings: torch.Tensor, pose: tuple) -> torch.Tensor:
+    """Drawings [N, 4, D, D], posed (yaw, pitch, roll, scale, x, y), in front of pictures [N, 3, S, S]."""
+    colour, alpha = drawings[:, :3], drawings[:, 3:]
+    scale = torch.as_tensor(pose[3], dtype=torch.float32)
+    grid = _grid(_homography(*pose), pictures.shape[-1])
+    posed = _posed(torch.cat([colour * alpha, alpha], 1), grid, scale)
+    return posed[:, :3] + (1 - posed[:, 3:]) * pictures
 
 
 def _textured(colour: torch.Tensor, s: Scenes) -> torch.Tensor:

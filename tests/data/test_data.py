@@ -8,13 +8,15 @@ from PIL import Image
 from rounding import largest, resampling
 
 import minipsync as mp
+from minipsync.data.faults import KINDS, corrupted
 from minipsync.data.mini import ASSETS, LEVELS, NAMES, OOD, PUG, TRAIN, TRANSFER, TRANSFER_STYLES
-from minipsync.data.scenes import WORLDS, Scenes, render, sample
+from minipsync.data.sampling import long_tailed, tail_counts
+from minipsync.data.scenes import OTHERS, SIDES, WORLDS, Scenes, render, sample
 
 bench = mp.benchmark("mini")
-N_CLASSES = {"imagenet": 200, "v2": 200, "sketch": 200, "r": 200, "a": 200, "val": 200, "animals": 43,
-             "plants": 16, "dishes": 23, "vehicles": 31, "sports": 22, "instruments": 21, "clothing": 14,
-             "fruit": 15, "faces": 86, "signs": 51}
+N_CLASSES = {"imagenet": 200, "v2": 200, "sketch": 200, "r": 200, "a": 200, "c": 200, "val": 200,
+             "animals": 43, "plants": 16, "dishes": 23, "vehicles": 31, "sports": 22, "instruments": 21,
+             "clothing": 14, "fruit": 15, "faces": 86, "signs": 51}
 
 
 def styles_of(data):
@@ -47,7 +49,7 @@ def test_families_are_held_out():
     for name in ("v2", "sketch", "r", "a", *(f"pug_{f}" for f in PUG)):
         assert {role[s] for s in styles_of(bench.dataset(name))} == {"test"}, name
     assert {role[s] for s in styles_of(bench.dataset("val"))} == {"validation"}
-    assert styles_of(bench.dataset("imagenet")) == {"twemoji"}
+    assert styles_of(bench.dataset("imagenet")) == styles_of(bench.dataset("c")) == {"twemoji"}
 
 
 def test_pretraining_reads_no_test_or_validation_family():
@@ -79,7 +81,7 @@ def test_a_picture_depends_on_its_id_alone():
     again = mp.benchmark("mini").dataset("sketch")
     for i in (0, 417, 999):
         assert np.array_equal(np.asarray(data[i][0]), np.asarray(again[i][0]))
-    assert data[0][0].size == (64, 64) and data[0][0].mode == "RGB"
+    assert data[0][0].size == (128, 128) and data[0][0].mode == "RGB"
     assert not np.array_equal(np.asarray(data[0][0]), np.asarray(data[1][0]))
     part = data.subset([417, 0])
     assert part.image_id(0) == data.image_id(417)
@@ -155,9 +157,10 @@ def test_rendering_a_batch_equals_rendering_one_by_one():
     scenes.camera[2] = 30, 10, 45
     scenes.texture[4] = 0.7
     drawings = torch.rand(5, 4, 64, 64, generator=torch.Generator().manual_seed(0))
-    together = render(drawings, mono, scenes, 48)
+    others = torch.rand(5, OTHERS, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    together = render(drawings, mono, scenes, 48, others)
     for i in range(5):
-        alone = render(drawings[i:i + 1], mono[i:i + 1], scenes[[i]], 48)
+        alone = render(drawings[i:i + 1], mono[i:i + 1], scenes[[i]], 48, others[i:i + 1])
         assert largest(together[i], alone[0]) < resampling(64)
     assert together.min() >= 0 and together.max() <= 1
 
@@ -194,6 +197,119 @@ def test_scenes_can_be_cut_and_joined():
     scenes = sample(np.random.RandomState(1), np.zeros(6, bool))
     joined = Scenes.concatenate([scenes[[0, 1]], scenes[[2, 3, 4, 5]]])
     assert all(np.array_equal(getattr(joined, f), getattr(scenes, f)) for f in vars(scenes))
+
+
+def test_objects_are_small_and_large_anywhere_and_cut_off_at_times():
+    s = sample(np.random.RandomState(0), np.zeros(4000, bool))
+    low, high = SIDES
+    assert low <= s.scale.min() < low * 1.01 and high * 0.99 < s.scale.max() <= high
+    # log-uniform: each third of the logarithmic range holds a third of the scenes (6 standard deviations)
+    share = np.histogram(np.log(s.scale), np.linspace(np.log(low), np.log(high), 4))[0] / 4000
+    assert np.abs(share - 1 / 3).max() < 6 * (2 / 9 / 4000) ** 0.5
+    outside = np.maximum(0, np.maximum(np.abs(s.x), np.abs(s.y)) + s.scale - 1) / (2 * s.scale)
+    assert 0.05 < (outside > 1e-9).mean() < 0.2 and 0.25 < outside.max() <= 0.3
+    assert np.abs([s.x, s.y]).max() > 0.7 and np.abs([s.x.mean(), s.y.mean()]).max() < 0.05
+
+
+def test_other_drawings_are_smaller_and_beside_the_object():
+    s = sample(np.random.RandomState(0), np.zeros(1000, bool))
+    side, x, y, _ = np.moveaxis(s.others, -1, 0)                                   # [N, OTHERS]
+    there = side > 0
+    assert set(there.sum(1)) == set(range(OTHERS + 1)) and (side <= 0.6 * s.scale[:, None]).all()
+    away = np.maximum(np.abs(x - s.x[:, None]), np.abs(y - s.y[:, None]))
+    assert (away > s.scale[:, None] + 0.8 * side)[there].all()
+
+
+def test_other_drawings_are_behind_the_object_and_none_is_no_change():
+    drawings = torch.zeros(1, 4, 64, 64)
+    drawings[:, 0], drawings[:, 3] = 1, 1                                          # a red square
+    others = torch.zeros(1, OTHERS, 4, 64, 64)
+    others[:, :, 2:] = 1                                                           # blue squares
+    scene, mono = sample(np.random.RandomState(0), np.array([False]), hardness=0), np.array([False])
+    scene.scale[:], scene.others[:] = 0.5, 0
+    plain = render(drawings, mono, scene, 64)
+    assert torch.equal(render(drawings, mono, scene, 64, others), plain)
+    scene.others[0, 1] = 0.2, 0.5, 0.0, 0.0                         # half of it under the red one
+    red, _, blue = render(drawings, mono, scene, 64, others)[0, :, 32]             # the row through both
+    assert red[46] > 0.9 and blue[46] < 0.1 and blue[51] > 0.9 and red[51] < 0.1
+
+
+@pytest.mark.parametrize("name, group", [("v2", "imagenet"), ("animals", "animals")])
+def test_other_drawings_are_no_labels_of_the_set(name, group):
+    strangers = bench.strangers(group)
+    names = {bench.index["classes"][row]["name"] for row in strangers}
+    assert names.isdisjoint(bench.dataset(name).class_names) and len(strangers) > 300
+
+
+# ---- corruptions ----
+def test_corrupted_pictures_are_those_of_the_source():
+    data, source = bench.dataset("c"), bench.dataset("imagenet")
+    assert len(data) == len(source) and np.array_equal(data.labels, source.labels)
+    kinds = [data.image_id(i).rpartition("/")[2] for i in range(len(data))]
+    assert set(kinds) == set(KINDS) and max(map(kinds.count, KINDS)) - min(map(kinds.count, KINDS)) <= 1
+    for i in (0, 501, 999):
+        plain, faulty = (np.asarray(d[i][0], float) for d in (source, data))
+        assert plain.shape == faulty.shape and np.abs(plain - faulty).mean() > 1
+        assert np.array_equal(np.asarray(data[i][0]), faulty)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corruption_follows_its_seed(kind):
+    picture = bench.dataset("imagenet")[3][0]
+    once, again, other = (np.asarray(corrupted(picture, kind, seed)) for seed in (1, 1, 2))
+    assert np.array_equal(once, again) and not np.array_equal(once, np.asarray(picture))
+    assert np.array_equal(once, other) == (kind in ("palette", "blur", "contrast", "jpeg"))
+
+
+def test_what_corruptions_do():
+    x = np.zeros((32, 32, 3), np.uint8)
+    x[:, 16:] = 200
+    picture = Image.fromarray(x)
+    assert set(np.unique(np.asarray(corrupted(picture, "palette", 0)))) == {0, 255}    # of 0, 127.5 and 255
+    impulse = np.asarray(corrupted(picture, "impulse", 0)).astype(int)
+    hit = (impulse != x).any(-1)
+    assert 0.08 < hit.mean() < 0.26 and set(np.unique(impulse[hit])) == {0, 255}       # 17 %, some unseen
+    assert np.abs(np.asarray(corrupted(picture, "motion", 0)).astype(int).mean() - x.mean()) < 6
+    with pytest.raises(ValueError, match="'fog'.*expected one of noise"):
+        corrupted(picture, "fog", 0)
+
+
+# ---- a long tail ----
+def test_a_long_tail_has_shares_of_one_by_rank():
+    data = bench.dataset("clothing", scenes=30)                                    # 14 classes, 90 each
+    part = long_tailed(data, 200)
+    counts = sorted(np.bincount(part.labels, minlength=14).tolist(), reverse=True)
+    exact = 200 / np.arange(1, 15) / sum(1 / r for r in range(1, 15))
+    assert counts == tail_counts(200, 14) and sum(counts) == len(part) == 200
+    assert np.abs(np.array(counts) - exact).max() < 1
+    assert part.class_names == data.class_names and part.fingerprint == data.fingerprint
+    ids = [part.image_id(i) for i in range(200)]
+    assert len(set(ids)) == 200
+    assert ids == [long_tailed(data, 200).image_id(i) for i in range(200)]
+    shuffled = data.subset(np.random.RandomState(0).permutation(len(data)))
+    assert ids == [long_tailed(shuffled, 200).image_id(i) for i in range(200)]
+    assert ids != [long_tailed(data, 200, seed=1).image_id(i) for i in range(200)]
+    half = np.bincount(part.subset(range(100)).labels, minlength=14)               # mixed, not class by class
+    assert (half > 0).sum() > 10
+
+
+def test_a_long_tail_says_what_is_missing():
+    with pytest.raises(ValueError, match=r"has 9 pictures of class .* needs 62: ask for a smaller limit"):
+        long_tailed(bench.dataset("clothing"), 200)
+    with pytest.raises(ValueError, match="limit is 0"):
+        long_tailed(bench.dataset("clothing"), 0)
+    few = long_tailed(bench.dataset("clothing"), 29)
+    assert len(few) == 29 and max(np.bincount(few.labels)) == 9
+
+
+def test_more_scenes_of_a_drawing_begin_with_the_published_ones():
+    data, more = bench.dataset("v2"), bench.dataset("v2", scenes=7)
+    published, all_ids = ({d.image_id(i) for i in range(len(d))} for d in (data, more))
+    assert len(more) == 1400 and published < all_ids
+    assert np.array_equal(np.asarray(data[5][0]), np.asarray(more[7][0]))    # the second class' first scene
+    for name, split in (("a", "test"), ("animals", "train"), ("pug_worlds", "test")):
+        with pytest.raises(ValueError, match="scenes=3.*imagenet, v2"):
+            bench.dataset(name, split, scenes=3)
 
 
 # ---- folders ----
