@@ -64,6 +64,7 @@ TrainedOn = Annotated[str, typer.Option(help="the data set that the prompts were
 Source = Annotated[Path, typer.Option(help="folder of source statistics and prototypes")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
 Seeds = Annotated[str, typer.Option(help="of prompts and views: 2, or 1,2,3; default: the method's own")]
+SAMPLES = ("balanced", "longtail")
 PROMPTS, SOURCE, RECORDS = "results/prompts", Path("results/source"), "results/records"
 
 
@@ -84,7 +85,9 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         benchmark: Bench = "mini", root: Root = "", partial: Partial = False, model: Model = "",
         weights: Weights = "", precision: Precision = "fp32", device: Device = "", prompts: Prompts = PROMPTS,
         trained_on: TrainedOn = "imagenet", source: Source = SOURCE, seed: Seeds = "",
-        limit: Annotated[int, typer.Option(min=0, help="images per data set, class-balanced; 0: all")] = 0,
+        limit: Annotated[int, typer.Option(min=0, help="images per data set; 0: all")] = 0,
+        sample: Annotated[str, typer.Option(help="balanced, or longtail: classes as frequent as 1/rank")
+                          ] = "balanced",
         sample_seed: Annotated[int, typer.Option(help="of the choice of images")] = 0,
         batch_size: Annotated[int, typer.Option(min=1, help="images per call of predict")] = 16,
         records: Annotated[str, typer.Option(help="folder of one row per image")] = RECORDS,
@@ -95,8 +98,9 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     bench, typed, seeds = _bench(benchmark, root, partial, model, weights), settings or {}, _seeds(seed)
     # everything that can be wrong is looked at before the first image: a data set can take hours
     problems = _unknown_methods(methods)
+    how = sample, limit, sample_seed
     sets = [data for name in dataset.split(",")
-            if (data := _try(problems, bench.dataset, name.strip())) is not None]
+            if (data := _try(problems, _sampled, bench, name.strip(), *how)) is not None]
     known = [name for name in methods if name in REGISTRY]
     _try(problems, check_settings, run, known, typed if known else {})
     _stop_at(problems)
@@ -312,6 +316,19 @@ def _bench(name: str, root: str, partial: bool, model: str, weights: str) -> Ben
         raise ValueError(f"{'--model' if model else '--weights'} {model or weights}: the mini benchmark has "
                          "a CLIP of its own; for another say --benchmark full")
     return benchmark(name, root or None, partial)
+
+
+def _sampled(bench: Benchmark, name: str, sample: str, limit: int, seed: int) -> Dataset:
+    """The data set `name`, of which `evaluate` takes a balanced part; or a long-tailed sample of it."""
+    if sample not in SAMPLES:
+        raise ValueError(f"--sample {sample}: expected {' or '.join(SAMPLES)}."
+                         f"{did_you_mean(sample, SAMPLES)}")
+    if sample == "balanced":
+        return bench.dataset(name)
+    if not limit:
+        raise ValueError("--sample longtail needs --limit: how many images, of which the most frequent class "
+                         "gets a share of 1 / (1 + 1/2 + 1/3 + …)")
+    return bench.long_tailed(name, limit, seed)
 
 
 def _clip_settings(name: str, model: str, weights: str, precision: str,

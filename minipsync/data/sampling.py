@@ -7,14 +7,16 @@ import numpy as np
 
 from .dataset import Dataset
 
+LONG_TAIL = "_longtail"           # at the end of the sample's name
+
 
 def long_tailed(data: Dataset, limit: int, seed: int = 0) -> Dataset:
     """`limit` pictures of `data`, in which the class of rank r is 1/r times as frequent as that of rank 1.
 
     Which class has which rank, which of its pictures are taken and in what order they stand follows from
     `seed` and the pictures' ids alone (sha256): the same on every machine. The rarest classes may be left
-    without a picture; class names and labels stay. A mini data set with more scenes than the published ones
-    has enough for the frequent classes: `mp.benchmark("mini").dataset("v2", scenes=40)`.
+    without a picture; class names and labels stay, and "_longtail" is added to the name, so that no table
+    takes it for the balanced set. `bench.long_tailed(name, limit)` sees to it that there are enough pictures.
 
     Raises ValueError where a class has not as many pictures as its rank asks for.
     """
@@ -36,7 +38,14 @@ def long_tailed(data: Dataset, limit: int, seed: int = 0) -> Dataset:
                              f"and needs {n}: ask for a smaller limit (about {limit * there // n}), or "
                              "give a data set with more pictures")
     rows = [i for label, n in zip(ranked, wanted, strict=True) for i in queues[label][:n]]
-    return data.subset(sorted(rows, key=lambda i: rank("order", data.image_id(i))))
+    sample = data.subset(sorted(rows, key=lambda i: rank("order", data.image_id(i))))
+    sample.name += LONG_TAIL
+    return sample
+
+
+def balanced_name(name: str) -> str:
+    """The name of the data set of which `name` is the long-tailed sample; others as they are."""
+    return name.removesuffix(LONG_TAIL)
 
 
 def tail_counts(limit: int, classes: int) -> list[int]:

@@ -12,12 +12,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..clip.encoders import Clip
 from ..clip.weights import load_clip
 from ..data.dataset import Dataset
 from ..data.full import Full
-from ..data.mini import ASSETS, TRANSFER, Mini
+from ..data.mini import ASSETS, OOD, TRANSFER, TRANSFER_SCENES, Mini
 from ..data.own import split_half
+from ..data.sampling import balanced_name, long_tailed, tail_counts
 from ..data.splits import SPLITS
 from ..files.paths import expand, read_text
 from ..methods import REGISTRY, Method, build, prompt_files
@@ -39,6 +42,13 @@ class Benchmark:
     def dataset(self, name: str, split: str = "test") -> Dataset:
         """The data set `name`; see `Mini.dataset` and `Full.dataset`."""
         raise NotImplementedError
+
+    def long_tailed(self, name: str, limit: int, seed: int = 0) -> Dataset:
+        """A sample of the test set `name` in which the class of rank r is 1/r times as frequent as the first.
+
+        limit, seed, errors: see `data.long_tailed`. The sample is called `name` + "_longtail".
+        """
+        return long_tailed(self.dataset(name), limit, seed)
 
     @staticmethod
     def settings(method: str, dataset: str | None = None) -> dict:
@@ -76,7 +86,7 @@ class Benchmark:
                        **{**self.settings(name, data.name), **settings})
         if not load or method.recipe is None and not method.accepts:
             return method
-        stem, half = split_half(data.name)
+        stem, half = split_half(balanced_name(data.name))
         trained_on = trained_on or (f"{stem}_base" if half and stem in self.names else "imagenet")
         train = self.training_data(trained_on)
         self.load_prompts(method, train, prompts, prompt_seed)
@@ -148,6 +158,16 @@ def whole(trained_on: Dataset | str) -> Dataset | None:
 class MiniBenchmark(Mini, Benchmark):
     """The mini benchmark: emoji in scenes and the mini CLIP, all in the package."""
 
+    def long_tailed(self, name: str, limit: int, seed: int = 0) -> Dataset:
+        """As for any benchmark, with more scenes of each drawing where the frequent classes need them."""
+        data = self.dataset(name)
+        if limit < 1 or name not in (*OOD, *TRANSFER):
+            return super().long_tailed(name, limit, seed)
+        most, fewest = tail_counts(limit, len(data.class_names))[0], np.bincount(data.labels).min()
+        published = OOD[name][1] if name in OOD else TRANSFER_SCENES
+        return long_tailed(self.dataset(name, scenes=max(published, -(-most * published // int(fewest)))),
+                           limit, seed)
+
     @staticmethod
     def settings(method: str, dataset: str | None = None) -> dict:
         """What differs from the paper's settings of `method` on these small pictures.
@@ -157,8 +177,8 @@ class MiniBenchmark(Mini, Benchmark):
         Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
         """
         chosen = json.loads(read_text(ASSETS / "settings.json"))
-        own = chosen.get(f"{method} transfer") if split_half(dataset or "")[0] in TRANSFER else None
-        found = own or chosen.get(method, {})
+        transfer = split_half(balanced_name(dataset or ""))[0] in TRANSFER
+        found = transfer and chosen.get(f"{method} transfer") or chosen.get(method, {})
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
     def clip(self, **settings: Any) -> Clip:
@@ -177,7 +197,7 @@ class FullBenchmark(Full, Benchmark):
         "maple.fit" and so on name the settings of training: on a base half MaPLe's are those of its
         base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
         """
-        stem, half = split_half(dataset or "")
+        stem, half = split_half(balanced_name(dataset or ""))
         half = half if stem in Full.names else ""
         if method.endswith(".fit"):
             recipes: dict[str, dict] = {"maple.fit": BASE_TO_NEW if half else {},

@@ -10,7 +10,7 @@ from rounding import largest, resampling
 import minipsync as mp
 from minipsync.data.faults import KINDS, corrupted
 from minipsync.data.mini import ASSETS, LEVELS, NAMES, OOD, PUG, TRAIN, TRANSFER, TRANSFER_STYLES
-from minipsync.data.sampling import long_tailed, tail_counts
+from minipsync.data.sampling import balanced_name, long_tailed, tail_counts
 from minipsync.data.scenes import OTHERS, SIDES, WORLDS, Scenes, render, sample
 
 bench = mp.benchmark("mini")
@@ -300,6 +300,18 @@ def test_a_long_tail_says_what_is_missing():
         long_tailed(bench.dataset("clothing"), 0)
     few = long_tailed(bench.dataset("clothing"), 29)
     assert len(few) == 29 and max(np.bincount(few.labels)) == 9
+
+
+@pytest.mark.parametrize("name, classes", [("v2", 200), ("r", 200), ("clothing", 14)])
+def test_a_benchmark_makes_as_many_scenes_as_a_long_tail_needs(name, classes):
+    sample = bench.long_tailed(name, 300)
+    counts = np.bincount(sample.labels, minlength=classes).tolist()
+    assert sorted(counts, reverse=True) == tail_counts(300, classes)
+    assert sample.name == f"{name}_longtail" and balanced_name(sample.name) == name
+    assert bench.settings("maple_tpt", sample.name) == bench.settings("maple_tpt", name)
+    assert bench.build("zero_shot", sample).class_names == sample.class_names
+    with pytest.raises(ValueError, match="limit is 0"):
+        bench.long_tailed(name, 0)
 
 
 def test_more_scenes_of_a_drawing_begin_with_the_published_ones():
