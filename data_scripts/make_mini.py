@@ -5,11 +5,16 @@ aligns them to one list of classes, cuts the classes into data sets and writes `
 lossless WebP sheet per style and `index.json`.
 `--drawings FILE` names a second file, with every drawing of the training families (several thousand that no
 data set contains), which is what `train_mini_clip` learns from.
+Packages and renderer have pinned versions, so the sheets' pixels are the same on every machine; `--check`
+renders them anew and compares.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +111,21 @@ def sheet(images: list[np.ndarray]) -> Image.Image:
     return Image.fromarray(canvas)
 
 
+def pixels(drawn: Image.Image) -> str:
+    """16 hex digits for a sheet's pixels; the bytes of its file depend on the version of WebP."""
+    return hashlib.sha256(np.asarray(drawn).tobytes()).hexdigest()[:16]
+
+
+def differing(made: Path) -> list[str]:
+    """The styles whose sheets in `made` have other pixels than those in the package."""
+    def known(folder: Path) -> dict[str, str]:
+        styles = json.loads((folder / "index.json").read_text(encoding="utf-8"))["styles"]
+        return {style["name"]: style["pixels"] for style in styles}
+
+    new = known(made)
+    return [name for name, digest in known(ASSETS).items() if new.get(name) != digest]
+
+
 def read_all(cache: Path):
     """-> emoji list, {style name: {hexcode: uint8 RGBA}} of all styles and icon sets."""
     emoji = emoji_list(cache)
@@ -137,16 +157,18 @@ def write(sets, have, out: Path) -> None:
     classes = [(name, e) for name, members in sets.items() for e in members]
     styles = [s for s in STYLES if s.name != "fluent-colour"]
     blank = np.zeros((SIZE, SIZE, 4), np.uint8)
-    index = {"size": SIZE, "columns": COLUMNS, "styles": [], "classes": [
+    index = {"size": SIZE, "columns": COLUMNS, "renderer": f"resvg-py {version('resvg-py')}", "styles": [],
+             "classes": [
         {"name": e.name, "hexcode": e.hexcode, "keywords": list(e.keywords), "group": e.group,
          "subgroup": e.subgroup, "set": name} for name, e in classes]}
     for s in styles:
         missing = [i for i, (_, e) in enumerate(classes) if e.hexcode not in have[s.name]]
-        sheet([tidy(have[s.name].get(e.hexcode, blank), s.medium) for _, e in classes]).save(
-            out / f"{s.name}.webp", lossless=True, quality=100, method=4)
+        drawn = sheet([tidy(have[s.name].get(e.hexcode, blank), s.medium) for _, e in classes])
+        drawn.save(out / f"{s.name}.webp", lossless=True, quality=100, method=4)
         index["styles"].append({
             "name": s.name, "family": s.family, "role": s.role, "medium": s.medium, "licence": s.licence,
-            "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing})
+            "credit": s.credit, "source": s.package, "file": f"{s.name}.webp", "missing": missing,
+            "pixels": pixels(drawn)})
     (out / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -179,11 +201,17 @@ def main() -> None:
     p.add_argument("--out", type=Path, default=ASSETS)
     p.add_argument("--fingerprints", action="store_true",
                    help="only note what the pictures look like now (after make_hard; a test compares)")
+    p.add_argument("--check", action="store_true", help="write nothing; say which sheets would be others")
     args = p.parse_args()
     if args.fingerprints:
         return write_fingerprints()
     emoji, have = read_all(args.cache)
     sets = choose(emoji, have)
+    if args.check:
+        with tempfile.TemporaryDirectory() as made:
+            write(sets, have, Path(made))
+            others = differing(Path(made))
+        raise SystemExit(f"other pixels: {', '.join(others)}" if others else None)
     write(sets, have, args.out)
     write_drawings(emoji, have, args.drawings)
     print({name: len(members) for name, members in sets.items()})

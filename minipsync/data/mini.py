@@ -24,8 +24,8 @@ from ..settings import did_you_mean
 from .dataset import TEMPLATE, Dataset
 from .faults import KINDS, corrupted
 from .own import own_or_half
-from .rim import rimmed
 from .scenes import BACKGROUNDS, WORLDS, Scenes, render, sample
+from .warm_light import in_warm_light
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets/mini"
 SIZE = 128                                         # px, side of a picture
@@ -137,7 +137,7 @@ class Mini:
         """Class `row` drawn by `style` in one scene (N = 1), as an RGB picture.
 
         The smaller drawings around it are by the same hand, of classes outside the row's own set of labels;
-        the pale rim (rim.py) is the same on all.
+        the warm light (warm_light.py) is the same on all.
         """
         group = self.index["classes"][row]["set"]
         good = [r for r in self.strangers(group) if r not in self.styles[style]["missing"]]
@@ -145,7 +145,7 @@ class Mini:
         sheets = torch.from_numpy(np.stack([self.drawing(style, r) for r in rows]))
         drawings = sheets.permute(0, 3, 1, 2)[None].float() / 255
         mono = np.array([self.styles[style]["medium"] == "mono"])
-        picture = rimmed(render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0])
+        picture = in_warm_light(render(drawings[:, 0], mono, scene, size, drawings[:, 1:])[0])
         return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
 
     def scene(self, key: str, style: str) -> Scenes:
