@@ -155,6 +155,20 @@ def whole(trained_on: Dataset | str) -> Dataset | None:
     return None if isinstance(trained_on, str) or trained_on.origin == "partial" else trained_on
 
 
+def papers_settings(method: str, transfer: bool, half: str) -> dict[str, Any]:
+    """What the papers change of a method's defaults, or, as "maple.fit", of its training's (METHODS 5.0).
+
+    On transfer sets, which are fine-grained: other rates (PromptAlign), AugMix (TPT), a longer training
+    (CoOp); on a base half MaPLe's training is that of its base-to-new tables.
+    """
+    if method.endswith(".fit"):
+        return {"maple.fit": BASE_TO_NEW if half else {},
+                "coop.fit": {"epochs": 200} if transfer else {}}.get(method, {})
+    fields = getattr(getattr(REGISTRY.get(method), "Config", None), "model_fields", {})
+    switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
+    return {switch: True} if switch and transfer else {}
+
+
 class MiniBenchmark(Mini, Benchmark):
     """The mini benchmark: emoji in scenes and the mini CLIP, all in the package."""
 
@@ -170,16 +184,17 @@ class MiniBenchmark(Mini, Benchmark):
 
     @staticmethod
     def settings(method: str, dataset: str | None = None) -> dict:
-        """What differs from the paper's settings of `method` on these small pictures.
+        """What differs from the defaults of `method`: the paper's settings for sets of this kind, then those
+        of assets/mini/settings.json, which these small pictures need.
 
-        "coop.fit", "maple.fit" and so on name the settings of training, which are others on `imagenet` than
-        on a transfer set, as in the papers; nothing else depends on `dataset`. {} where nothing differs.
-        Chosen on the validation domain: benchmarks/choose_settings.py, results/mini/settings.csv.
+        "maple.fit" and so on name the settings of training. The latter were chosen on the validation domain,
+        against the paper's: benchmarks/choose_settings.py, results/mini/settings.csv.
         """
+        stem, half = split_half(balanced_name(dataset or ""))
         chosen = json.loads(read_text(ASSETS / "settings.json"))
-        transfer = split_half(balanced_name(dataset or ""))[0] in TRANSFER
-        found = transfer and chosen.get(f"{method} transfer") or chosen.get(method, {})
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        own = (stem in TRANSFER and chosen.get(f"{method} transfer")) or chosen.get(method, {})
+        return papers_settings(method, stem in TRANSFER, half) | {
+            k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
 
     def clip(self, **settings: Any) -> Clip:
         """The mini CLIP; settings go to `load_clip` (precision, device)."""
@@ -193,23 +208,16 @@ class FullBenchmark(Full, Benchmark):
     def settings(method: str, dataset: str | None = None) -> dict:
         """What differs from the defaults of `method`, which are those for ImageNet, on `dataset`.
 
-        The ten transfer sets are the papers' fine-grained ones: other rates (PromptAlign), AugMix (TPT).
-        "maple.fit" and so on name the settings of training: on a base half MaPLe's are those of its
-        base-to-new tables, and "maple" itself has depth 9; CoOp trains longer off ImageNet (METHODS 5.0).
+        "maple.fit" and so on name the settings of training. On a base half "maple" itself has depth 9
+        (METHODS 5.0).
         """
         stem, half = split_half(balanced_name(dataset or ""))
         half = half if stem in Full.names else ""
-        if method.endswith(".fit"):
-            recipes: dict[str, dict] = {"maple.fit": BASE_TO_NEW if half else {},
-                                        "coop.fit": {"epochs": 200} if stem in SPLITS else {}}
-            return recipes.get(method, {})
         if method == "maple":
             return {"depth": 9} if half else {}
         if method == "zero_shot":                          # base to novel: the data set's own template
             return {"template": SPLITS[stem].template} if half and stem in SPLITS else {}
-        fields = getattr(getattr(REGISTRY.get(method), "Config", None), "model_fields", {})
-        switch = next((s for s in ("fine_grained", "augmix") if s in fields), None)
-        return {switch: True} if switch and stem in SPLITS else {}
+        return papers_settings(method, stem in SPLITS, half)
 
     def clip(self, name: str = "ViT-B-16", **settings: Any) -> Clip:
         """OpenAI's CLIP `name`; settings go to `load_clip` (weights, precision, device)."""
