@@ -23,7 +23,7 @@ WORLDS = {
     "sunset": ((.98, .62, .38), (.45, .25, .42)), "room": ((.93, .90, .83), (.62, .45, .32)),
     "forest": ((.42, .58, .42), (.20, .33, .18)), "street": ((.78, .80, .83), (.45, .45, .47)),
 }
-SIDES = (0.5, 0.95)       # side of the object / side of the picture, log-uniform
+SIDES = (0.45, 0.95)      # side of the object / side of the picture, log-uniform
 CUT = 0.3                 # at most this share of the object's width, and of its height, lies outside …
 CUT_OFTEN = 0.2           # … in this share of the scenes
 OTHERS = 4                # most smaller drawings around the object

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-LAMP = (1.0, 0.88, 0.7)           # what is left of red, green and blue
+LAMP = (1.0, 0.9, 0.75)          # what is left of red, green and blue
 
 
 def in_warm_light(pictures: torch.Tensor) -> torch.Tensor:
