@@ -70,25 +70,38 @@ TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "s
           "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
 
 
-def paired(results, reference: str) -> pd.DataFrame:
-    """Every row against `reference`; results: (label, Result) of one or several data sets."""
-    records = {}
-    for label, result in results:
-        records.setdefault(label, []).append(result.records)
-    records = {label: pd.concat(parts) for label, parts in records.items()}
-    return pd.DataFrame([{**mp.compare(records[label], records[reference]).row(), "a": label, "b": reference}
-                         for label in records if label != reference])
+def gaps(a: list[pd.DataFrame], b: list[pd.DataFrame]) -> pd.DataFrame:
+    """Columns gap and label of the images that both have: a minus b, each the mean over its records (seeds)."""
+    right = [pd.concat(x).groupby("image")["correct"].mean() for x in (a, b)]
+    labels = pd.concat(a).groupby("image")["label"].first()
+    return pd.DataFrame({"gap": right[0] - right[1], "label": labels}).dropna()
 
 
-def all_pairs(results: dict, references) -> pd.DataFrame:
-    """`paired` with each of `references`, for every data set and over all. results: of a data set, (label,
-    Result) of every row."""
-    found = [paired(each, reference).assign(dataset=name) for reference in references
-             for name, each in results.items()]
-    if len(results) > 1:
-        together = sum(results.values(), [])
-        found += [paired(together, reference).assign(dataset=" + ".join(results)) for reference in references]
-    return pd.concat(found, ignore_index=True)
+def differences(records: dict, references, averages: dict[str, list[str]]) -> pd.DataFrame:
+    """Every row against each of `references`, on every data set and on averages that count data sets equally.
+
+    records: {(label, data set): [records of each seed]}. averages: name -> data sets. An image is one
+    observation, the mean of its seeds; classes are resampled, those that data sets share jointly; p is
+    adjusted for all comparisons of the table (`adjusted`).
+    """
+    labels, sets = (list(dict.fromkeys(key[i] for key in records)) for i in (0, 1))
+    shared = set(sets) <= SAME_CLASSES
+    rows = []
+    for reference, label in product(references, labels):
+        found = {d: gaps(records[label, d], records[reference, d]) for d in sets
+                 if label != reference and (label, d) in records and (reference, d) in records}
+        for name, members in {**{d: [d] for d in found}, **averages}.items():
+            parts = [found[d].assign(set="" if shared else d, weight=1 / len(found[d]))
+                     for d in members if d in found]
+            if len(parts) != len(members) or not parts:
+                continue
+            rows_of = pd.concat(parts)
+            classes = rows_of["set"] + " " + rows_of["label"].astype(str)
+            d = resampling.paired(rows_of["gap"], classes, rows_of["weight"])
+            rows.append({"a": label, "b": reference, "dataset": name, "n": len(rows_of),
+                         "classes": classes.nunique(), "difference": d.difference, "low": d.low,
+                         "high": d.high, "p": d.p, "verdict": verdict(d.low, d.high)})
+    return pd.DataFrame(adjusted(rows))
 
 
 def write(path: Path, table: pd.DataFrame, keep=True) -> None:
@@ -123,29 +136,6 @@ def few_shot(bench, variants: dict, each: str, args):
                 yield label, seed, mp.evaluate(method, half, args.limit, args.records,
                                                   sample_seed=args.sample_seed,
                                                progress=False)
-
-
-def paired_over_seeds(results, reference: str) -> pd.DataFrame:
-    """Every row against `reference`. An image is one observation: its mean over training seeds, so that three
-    seeds do not make three images of it. 95 % interval: normal; "average_…": mean of the data sets'."""
-    rows = pd.concat([r.records[["image", "correct"]].assign(method=label, dataset=r.dataset)
-                      for label, _, r in results])
-    right = rows.groupby(["method", "dataset", "image"])["correct"].mean()
-    found = []
-    for label in rows["method"].unique():
-        if label == reference:
-            continue
-        d = (right[label] - right[reference]).groupby("dataset", sort=False).agg(["mean", "var", "size"])
-        each = [(name, mean, math.sqrt(var / n), n) for name, mean, var, n in d.itertuples()]
-        for half in ("base", "novel"):
-            own = [row for row in each if row[0].endswith(half)]
-            each.append((f"average_{half}", sum(row[1] for row in own) / len(own),
-                         math.sqrt(sum(row[2] ** 2 for row in own)) / len(own), sum(row[3] for row in own)))
-        for name, mean, error, n in each:
-            low, high = mean - 1.96 * error, mean + 1.96 * error
-            found.append({"a": label, "b": reference, "dataset": name, "n": n, "difference": mean,
-                          "low": low, "high": high, "verdict": verdict(low, high)})
-    return pd.DataFrame(found)
 
 
 def measure_few_shot(bench, table: str, datasets, args) -> None:
