@@ -52,9 +52,9 @@ def paired(differences: Sequence[float] | np.ndarray, classes: Sequence | np.nda
            weights: Sequence[float] | np.ndarray | None = None, seed: int = 0) -> Paired:
     """The mean of `differences`, between two methods on the same images, with its interval and its p.
 
-    differences, classes, weights: [n], one for each image, as for `class_interval`. p is the sign-flip test's, exact up to EXACT classes with a difference. If
-    no class has any, the interval is that of a rate which was 0 in so many classes. Raises ValueError for no
-    image.
+    differences, classes, weights: [n], one for each image, as for `class_interval`. p is the sign-flip
+    test's, exact up to EXACT classes with a difference. If no class has any, the interval is that of a rate
+    which was 0 in so many classes. Raises ValueError for no image.
     """
     totals, sizes = _per_class(differences, classes, weights)
     mean = float(totals.sum() / sizes.sum())
