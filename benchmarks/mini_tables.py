@@ -1,56 +1,53 @@
 """Measure the tables of results/mini: `python -m benchmarks.mini_tables domain_generalisation`.
 
-    domain_generalisation   every method of notebook 07 on imagenet, v2, sketch, r and a
+    domain_generalisation   every method on imagenet, v2, sketch, r, a and c, three seeds of prompts
+    long_tail               the same on long-tailed samples
     promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
     base_to_novel           what is learned on the base half of transfer sets, on both halves, three seeds
     maple_ablation          the same: MaPLe less deep, not coupled, prompts in one encoder
 
 Every image is a record under --records, so a run that was stopped goes on, and several processes can share
-the work: start one per core with other --datasets. For base to novel one with all of them comes last; it only
-reads, and writes the table. Times in the tables are those of one such process.
+the work: start one per core with other --rows, --datasets or --seeds. One with all of them comes last; it
+only reads, and writes the table. Times in the tables are those of the processes that measured.
 """
 
 import argparse
-import math
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import combinations, product
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 import minipsync as mp
+from minipsync.evaluation import resampling
 from minipsync.evaluation.prompts import learned
-from minipsync.evaluation.protocols import SEEDS, average
+from minipsync.evaluation.protocols import OOD, SEEDS
 from minipsync.evaluation.results import verdict
 from minipsync.methods.ivlp import LANGUAGE_ONLY, VPT
+from minipsync.report.differences import adjusted
 
 from .choose_settings import SIXTY_WORDS, WORDS
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini"
-METHODS = ("zero_shot", "maple", "maple_tpt", "promptalign", "promptsync_star", "promptsync")
 LOSSES = ("entropy", "alignment", "discrimination")
+FEW_SHOT_SETS = ("animals", "vehicles", "signs", "instruments", "dishes")
+ENTROPY_ALONE = "entropy with PromptSync's views"
+SAME_CLASSES = {"imagenet", *OOD, "c", *(f"{name}_longtail" for name in (*OOD, "imagenet"))}
 
-
-def domain_generalisation(bench, data):
-    """(label, method, test set) for every row."""
-    for name in METHODS:
-        yield name, bench.build(name, data), data
-
-
-def promptsync_ablation(bench, data):
-    for k in range(len(LOSSES) + 1):
-        for on in combinations(LOSSES, k):
-            if not on:
-                yield "none (MaPLe)", bench.build("maple", data), data
-            else:
-                switches = {loss: loss in on for loss in LOSSES}
-                yield " + ".join(on), bench.build("promptsync_star", data, **switches), data
-    for part in ("text", "vision", "cls"):
-        method = bench.build("promptsync_star", data, parts=(part,))
-        yield f"all three, {part} prototypes only", method, data
-
-
-# base to novel: label of a row, method and settings, trained as bench.settings says for RECIPES or "… .fit"
+# label of a row: method and settings. Prompts of imagenet, for each seed, where a method takes some
+METHODS = {
+    "zero_shot": ("zero_shot", {}), "coop": ("coop", WORDS), "maple": ("maple", {}), "tpt": ("tpt", {}),
+    "tpt + coop": ("tpt", {"start": "coop"}), "maple_tpt": ("maple_tpt", {}),
+    "promptalign": ("promptalign", {}), "promptsync_star": ("promptsync_star", {}),
+    "promptsync": ("promptsync", {}),
+    ENTROPY_ALONE: ("promptsync_star", {"alignment": False, "discrimination": False})}
+ABLATION = {"none (MaPLe)": ("maple", {})} | {
+    " + ".join(on): ("promptsync_star", {loss: loss in on for loss in LOSSES})
+    for k in (1, 2, 3) for on in combinations(LOSSES, k)} | {
+    f"all three, {part} prototypes only": ("promptsync_star", {"parts": (part,)})
+    for part in ("text", "vision", "cls")}
+# trained on the base half, as bench.settings says for "METHOD.fit"
 BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", WORDS),
                  "coop, 60 words": ("coop", SIXTY_WORDS),
                  "cocoop": ("cocoop", {}), "maple": ("maple", {}), "ivlp": ("ivlp", {})}
@@ -58,147 +55,123 @@ MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
                   "maple, depth 2": ("maple", {"depth": 2}), "maple, depth 1": ("maple", {"depth": 1}),
                   "not coupled": ("ivlp", {"depth_text": 3, "depth_vision": 3}),
                   "text only": ("ivlp", LANGUAGE_ONLY), "vision only": ("ivlp", VPT)}
-RECIPES = {"coop, 60 words": "coop.fit, 60 words"}
-FEW_SHOT_SETS = ("animals", "vehicles", "signs")   # the other transfer sets: --datasets
+# table: its rows, data sets, the rows that all are compared with, images of each set (0: all)
+TABLES = {
+    "domain_generalisation": (METHODS, ("imagenet", *OOD, "c"), ("zero_shot", "maple", ENTROPY_ALONE), 200),
+    "long_tail": (METHODS, tuple(f"{name}_longtail" for name in OOD), ("maple", ENTROPY_ALONE), 200),
+    "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 120),
+    "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
+    "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
+AVERAGES = {"domain_generalisation": {"ood_average": list(OOD)},
+            "long_tail": {"ood_average": [f"{name}_longtail" for name in OOD]}}
 
 
-# table: its rows, data sets, rows that the others are compared with on the same images, images of each set
-TABLES = {"domain_generalisation": (domain_generalisation, ("imagenet", "v2", "sketch", "r", "a"),
-                                    ("maple", "maple_tpt", "promptsync"), 400),
-          "promptsync_ablation": (promptsync_ablation, ("sketch", "r"), ("none (MaPLe)",), 120),
-          "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
-          "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
+def from_source(bench, variants: dict, names, args) -> Iterator:
+    """(label, seed of the prompts, Result) on test sets; what takes no prompts has the seed 0 alone."""
+    for each in names:
+        stem = each.removesuffix("_longtail")
+        data = bench.dataset(stem) if stem == each else bench.long_tailed(stem, args.limit)
+        for label, (name, settings) in variants.items():
+            alone = name == "zero_shot" or (name == "tpt" and "start" not in settings)
+            for seed in (0,) if alone else args.seeds:
+                prompts = {} if alone else {"prompt_seed": seed}
+                method = bench.build(name, data, source=args.source, **prompts, **settings)
+                limit = args.limit if stem == each else None
+                yield label, seed, mp.evaluate(method, data, limit, args.records, progress=False)
 
 
-def paired(results, reference: str) -> pd.DataFrame:
-    """Every row against `reference`; results: (label, Result) of one or several data sets."""
-    records = {}
-    for label, result in results:
-        records.setdefault(label, []).append(result.records)
-    records = {label: pd.concat(parts) for label, parts in records.items()}
-    return pd.DataFrame([{**mp.compare(records[label], records[reference]).row(), "a": label, "b": reference}
-                         for label in records if label != reference])
+def few_shot(bench, variants: dict, names, args) -> Iterator:
+    """The same on both halves of transfer sets, of what is learned on the base half."""
+    for each in names:
+        train, *test = (bench.dataset(f"{each}_{half}", split) for half, split in (
+            ("base", "train"), ("base", "test"), ("novel", "test")))
+        for label, (name, settings) in variants.items():
+            for seed in (0,) if name == "zero_shot" else args.seeds:
+                own = settings if name == "zero_shot" else {**settings, "seed": seed}
+                method = mp.build(name, bench.own_clip, train.class_names, **own)
+                if method.recipe:
+                    recipe = bench.settings(f"{name}.fit", train.name)
+                    learned(method, train, args.prompts, progress=False, **recipe)
+                for half in test:
+                    method.set_class_names(half.class_names)
+                    yield label, seed, mp.evaluate(method, half, args.limit, args.records, progress=False)
 
 
-def all_pairs(results: dict, references) -> pd.DataFrame:
-    """`paired` with each of `references`, for every data set and over all. results: of a data set, (label,
-    Result) of every row."""
-    found = [paired(each, reference).assign(dataset=name) for reference in references
-             for name, each in results.items()]
-    if len(results) > 1:
-        together = sum(results.values(), [])
-        found += [paired(together, reference).assign(dataset=" + ".join(results)) for reference in references]
-    return pd.concat(found, ignore_index=True)
+def averages_of(table: str, sets: list[str]) -> dict[str, list[str]]:
+    """The averages of a table: the papers' four shifted sets; for halves, all base and all novel ones."""
+    halves = {f"average_{half}": [d for d in sets if d.endswith(f"_{half}")] for half in ("base", "novel")}
+    return AVERAGES.get(table, {name: members for name, members in halves.items() if members})
 
 
-def write(path: Path, table: pd.DataFrame, keep=True) -> None:
-    """Put the rows into the file at `path`; those of other data sets with the same CLIP stay if `keep`."""
-    if keep and path.exists():
-        old = pd.read_csv(path)
-        old = old[(old.backbone == table.backbone[0]) & ~old.dataset.isin(table.dataset)]
-        table = pd.concat([old, table])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.round(4).to_csv(path, index=False)
-    print(f"written: {path.name}")
+def gaps(a: list[pd.DataFrame], b: list[pd.DataFrame]) -> pd.DataFrame:
+    """Columns gap (a minus b, each the mean over its seeds) and label, of the images that both have."""
+    right = [pd.concat(x).groupby("image")["correct"].mean() for x in (a, b)]
+    labels = pd.concat(a).groupby("image")["label"].first()
+    return pd.DataFrame({"gap": right[0] - right[1], "label": labels}).dropna()
 
 
-# ---- base to novel -----------------------------------------------------------------------------------
-def halves(bench, name: str, split: str):
-    """Base and novel half, with the names that `protocols.base_to_novel` gives them."""
-    return [bench.dataset(f"{name}_{half}", split) for half in ("base", "novel")]
+def differences(records: dict, references, averages: dict[str, list[str]]) -> pd.DataFrame:
+    """Every row against each of `references`, on every data set and on averages that count data sets equally.
+
+    records: {(label, data set): [records of each seed]}. averages: name -> data sets. An image is one
+    observation, the mean of its seeds; classes are resampled, those that data sets share jointly; p is
+    adjusted for all comparisons of the table (`adjusted`).
+    """
+    labels, sets = (list(dict.fromkeys(key[i] for key in records)) for i in (0, 1))
+    shared = set(sets) <= SAME_CLASSES
+    rows = []
+    for reference, label in product(references, labels):
+        found = {d: gaps(records[label, d], records[reference, d]) for d in sets
+                 if label != reference and (label, d) in records and (reference, d) in records}
+        for name, members in {**{d: [d] for d in found}, **averages}.items():
+            parts = [found[d].assign(set="" if shared else d, weight=1 / len(found[d]))
+                     for d in members if d in found]
+            if len(parts) != len(members) or not parts:
+                continue
+            rows_of = pd.concat(parts)
+            classes = rows_of["set"] + " " + rows_of["label"].astype(str)
+            d = resampling.paired(rows_of["gap"], classes, rows_of["weight"])
+            rows.append({"a": label, "b": reference, "dataset": name, "n": len(rows_of),
+                         "classes": classes.nunique(), "difference": d.difference, "low": d.low,
+                         "high": d.high, "p": d.p, "verdict": verdict(d.low, d.high)})
+    return pd.DataFrame(adjusted(rows))
 
 
-def few_shot(bench, variants: dict, each: str, args):
-    """(label, training seed, Result) for both halves of the data set `each`; zero-shot has seed 0."""
-    clip, (train, _), test = bench.clip(), halves(bench, each, "train"), halves(bench, each, "test")
-    for label, (name, settings) in variants.items():
-        for seed in (0,) if name == "zero_shot" else args.seeds:
-            own = settings if name == "zero_shot" else {**settings, "seed": seed}
-            method = mp.build(name, clip, train.class_names, **own)
-            if method.recipe:
-                recipe = bench.settings(RECIPES.get(label, f"{name}.fit"), each)
-                learned(method, train, args.prompts, progress=False, **recipe)
-            for half in test:
-                method.set_class_names(half.class_names)
-                yield label, seed, mp.evaluate(method, half, args.limit, args.records,
-                                                  sample_seed=args.sample_seed,
-                                               progress=False)
-
-
-def paired_over_seeds(results, reference: str) -> pd.DataFrame:
-    """Every row against `reference`. An image is one observation: its mean over training seeds, so that three
-    seeds do not make three images of it. 95 % interval: normal; "average_…": mean of the data sets'."""
-    rows = pd.concat([r.records[["image", "correct"]].assign(method=label, dataset=r.dataset)
-                      for label, _, r in results])
-    right = rows.groupby(["method", "dataset", "image"])["correct"].mean()
-    found = []
-    for label in rows["method"].unique():
-        if label == reference:
-            continue
-        d = (right[label] - right[reference]).groupby("dataset", sort=False).agg(["mean", "var", "size"])
-        each = [(name, mean, math.sqrt(var / n), n) for name, mean, var, n in d.itertuples()]
-        for half in ("base", "novel"):
-            own = [row for row in each if row[0].endswith(half)]
-            each.append((f"average_{half}", sum(row[1] for row in own) / len(own),
-                         math.sqrt(sum(row[2] ** 2 for row in own)) / len(own), sum(row[3] for row in own)))
-        for name, mean, error, n in each:
-            low, high = mean - 1.96 * error, mean + 1.96 * error
-            found.append({"a": label, "b": reference, "dataset": name, "n": n, "difference": mean,
-                          "low": low, "high": high, "verdict": verdict(low, high)})
-    return pd.DataFrame(found)
-
-
-def measure_few_shot(bench, table: str, datasets, args) -> None:
-    """Write `table` and its paired differences, if `datasets` has all of its data sets; print the averages
-    over seeds and data sets."""
-    variants, everything, references, _ = TABLES[table]
-    common = {"backbone": bench.clip().fingerprint, "minipsync": mp.__version__,
-              "torch": torch.__version__.split("+")[0]}
-    rows, wide, results = [], [], []
-    for each in datasets:
-        for label, seed, result in few_shot(bench, variants, each, args):
-            results.append((label, seed, result))
-            rows.append({**result.row(), "method": label, "seed": seed, **common})
-            print(f"{label}, seed {seed}: {result}", flush=True)
-    for base, novel in zip(rows[::2], rows[1::2], strict=True):
-        wide.append({"method": base["method"], "dataset": base["dataset"].removesuffix("_base"),
-                     "seed": base["seed"], "n_base": base["n"], "base": base["accuracy"],
-                     "n_novel": novel["n"], "novel": novel["accuracy"]})
-    if set(datasets) >= set(everything):
-        pairs = pd.concat([paired_over_seeds(results, reference) for reference in references])
-        write(OUT / f"{table}_paired.csv", pairs.assign(**common).reset_index(drop=True), keep=False)
-        write(OUT / f"{table}.csv", pd.DataFrame(rows), keep=False)
-    means = average(pd.DataFrame(wide))
-    print(means.loc[means["dataset"] == "average", ["method", "base", "novel", "hm"]].round(4).to_string())
+def write(bench, name: str, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Write a table and its differences to results/mini, with the CLIP and the versions that they are of."""
+    facts = {"backbone": bench.own_clip.fingerprint, "minipsync": mp.__version__,
+             "torch": torch.__version__.split("+")[0]}
+    OUT.mkdir(parents=True, exist_ok=True)
+    for file, rows in ((f"{name}.csv", table), (f"{name}_paired.csv", pairs)):
+        rows.assign(**facts).round(4).to_csv(OUT / file, index=False)
+        print(f"written: {file}")
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", choices=TABLES)
     p.add_argument("--datasets", nargs="+", help="default: those of the table")
+    p.add_argument("--rows", nargs="+", help="labels of rows; default: all")
     p.add_argument("--limit", type=int, help="images per data set, 0 = all; default: that of the table")
-    p.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of training, base to novel")
+    p.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of prompts")
     p.add_argument("--prompts", type=Path, default=Path("build/prompts"), help="folder of what is trained")
-    p.add_argument("--sample-seed", type=int, default=0, help="of the choice of images")
+    p.add_argument("--source", type=Path, default=Path("build/source"), help="of statistics and prototypes")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
-    variants, datasets, references, limit = TABLES[args.table]
-    bench, rows, results = mp.benchmark("mini"), [], {}
+    variants, names, references, limit = TABLES[args.table]
     args.limit = (limit if args.limit is None else args.limit) or None
-    if isinstance(variants, dict):
-        return measure_few_shot(bench, args.table, args.datasets or datasets, args)
-    for name in args.datasets or datasets:
-        data = bench.dataset(name)
-        for label, method, test_set in variants(bench, data):
-            result = mp.evaluate(method, test_set, args.limit, args.records, sample_seed=args.sample_seed,
-                                 progress=False)
-            rows.append({**result.row(), "method": label, "backbone": method.clip.fingerprint,
-                         "minipsync": mp.__version__, "torch": torch.__version__.split("+")[0]})
-            results.setdefault(test_set.name, []).append((label, result))
-            print(f"{label}: {result}", flush=True)
-    write(OUT / f"{args.table}_paired.csv",
-          all_pairs(results, references).assign(backbone=rows[0]["backbone"]))
-    write(OUT / f"{args.table}.csv", pd.DataFrame(rows))
+    bench, rows, records = mp.benchmark("mini"), [], {}
+    measure = few_shot if variants in (BASE_TO_NOVEL, MAPLE_ABLATION) else from_source
+    wanted = {label: variants[label] for label in args.rows or variants}
+    for label, seed, result in measure(bench, wanted, args.datasets or names, args):
+        rows.append({**result.row(), "method": label, "seed": seed})
+        records.setdefault((label, result.dataset), []).append(result.records)
+        print(f"{label}, seed {seed}: {result}", flush=True)
+    if args.rows or args.datasets:
+        return
+    sets = list(dict.fromkeys(row["dataset"] for row in rows))
+    pairs = differences(records, references, averages_of(args.table, sets))
+    write(bench, args.table, pd.DataFrame(rows), pairs)
 
 
 if __name__ == "__main__":

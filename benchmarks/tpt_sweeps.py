@@ -19,7 +19,7 @@ from minipsync.methods import Prediction
 from minipsync.methods.tpt import TPT, mean_log_probability, select_confident, take_views
 
 from .choose_settings import WORDS
-from .mini_tables import OUT, all_pairs, write
+from .mini_tables import differences, write
 
 
 class MeanOfViews(TPT):
@@ -84,25 +84,20 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", choices=TABLES)
     p.add_argument("--limit", type=int, help="images per data set")
-    p.add_argument("--sample-seed", type=int, default=0, help="of the choice of images")
     p.add_argument("--records", type=Path, default=Path("build/records"))
     args = p.parse_args()
     variants, datasets, limit, reference = TABLES[args.table]
-    bench, rows, results = mp.benchmark("mini"), [], {}
-    facts = {"backbone": bench.clip().fingerprint, "minipsync": mp.__version__,
-             "torch": torch.__version__.split("+")[0]}
+    bench, rows, records = mp.benchmark("mini"), [], {}
     for name in datasets:
         data = bench.dataset(name)
         for label, method in variants(bench, data):
             result = mp.evaluate(method, data, args.limit or limit, args.records,
-                                 sample_seed=args.sample_seed,
                                  progress=False)
-            rows.append({**result.row(), "method": label, "confidence": result.records["confidence"].mean(),
-                         **facts})
-            results.setdefault(name, []).append((label, result))
+            rows.append({**result.row(), "method": label, "confidence": result.records["confidence"].mean()})
+            records[label, name] = [result.records]
             print(f"{label}: {result}", flush=True)
-    write(OUT / f"{args.table}_paired.csv", all_pairs(results, [reference]).assign(**facts))
-    write(OUT / f"{args.table}.csv", pd.DataFrame(rows))
+    average = {"average": list(datasets)}
+    write(bench, args.table, pd.DataFrame(rows), differences(records, [reference], average))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Tables of what differs: settings of a method, time per image, every pair of methods on the same images."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..data.own import HALVES
+from ..evaluation import resampling
 from ..evaluation.record_format import as_json
-from ..evaluation.results import compare, verdict
+from ..evaluation.results import NOT_TOLD_APART, verdict
 from .published import mean, published, split_label
 from .runs import Group, Rows, Run, as_text, defaults, group_runs
 
@@ -44,9 +45,9 @@ def ablation(name: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd
                 "verdict": gain.get("verdict", ""),
                 "published": _printed_ablation(g) if benchmark == "full" else None})
     printed = ["published"] * any(row["published"] is not None for row in rows)
-    return _plain(rows, benchmark, ["method", "dataset", *fields, *printed, "accuracy", "std", "low", "high",
-                                    "n", "of", "seeds", "difference", "diff_low", "diff_high", "p",
-                                    "verdict"])
+    return _plain(adjusted(rows), benchmark, [
+        "method", "dataset", *fields, *printed, "accuracy", "std", "low", "high", "n", "of", "seeds",
+        "difference", "diff_low", "diff_high", "p", "p_holm", "verdict"])
 
 
 def _printed_ablation(group: Group) -> float | None:
@@ -86,29 +87,35 @@ def paired(_: str, runs: list[Run], benchmark: str, notes: list[str]) -> pd.Data
                 name = f"pooled {half} ({len(shared)})" if half else f"pooled ({len(shared)})"
                 found[name] = _difference([pairs[d] for d in shared])
         rows += [row | {"a": a, "b": b, "dataset": d} for d, row in found.items() if row]
-    return _plain(rows, benchmark, ["a", "b", "dataset", "n", "difference", "low", "high", "p", "verdict",
-                                    "seeds_a", "seeds_b"])
+    return _plain(adjusted(rows), benchmark, ["a", "b", "dataset", "n", "classes", "difference", "low",
+                                              "high", "p", "p_holm", "verdict", "seeds_a", "seeds_b"])
+
+
+def adjusted(rows: Rows) -> Rows:
+    """Rows with `p_holm`: p adjusted for all the comparisons of the table. What is not below 0.05 then is not
+    told apart, whatever its own interval. A row without p is no comparison."""
+    known = [row for row in rows if row["p"] is not None]
+    for row, p in zip(known, resampling.holm([row["p"] for row in known]), strict=True):
+        row["p_holm"] = p
+        if p >= resampling.LEVEL and row["verdict"] in ("better", "worse"):
+            row["verdict"] = NOT_TOLD_APART
+    return rows
 
 
 def _difference(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Any] | None:
     """The first minus the second of each pair of groups, over all their common images; None if none.
 
-    Single runs: Newcombe's interval and McNemar's test (`compare`). With seeds to average, an image is one
-    observation, the mean of its seeds, so that three seeds do not make three images of it. The interval is
-    then the normal one, and there is no p: McNemar's test is one of single answers."""
+    An image is one observation, the mean of its seeds, so that three seeds do not make three images of it.
+    Classes are resampled; those that data sets with one class list share are one class each."""
     counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
     gaps = [(a.right.mean(axis=1) - b.right.mean(axis=1)).dropna() for a, b in pairs]
     if not all(map(len, gaps)) or any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
         return None
-    if all(len(g.runs) == 1 for pair in pairs for g in pair):
-        rows = [pd.concat([g.runs[0].records.assign(image=lambda rows, g=g: f"{g.dataset}/" + rows["image"])
-                           for g in side]) for side in zip(*pairs, strict=True)]
-        return compare(*rows).row() | counts              # data sets may number their images alike
-    gap = pd.concat(gaps)
-    arm = 1.96 * gap.sem() if len(gap) > 1 else math.inf
-    low, high = gap.mean() - arm, gap.mean() + arm
-    return {"n": len(gap), "difference": gap.mean(), "low": low, "high": high, "p": math.nan,
-            "verdict": verdict(low, high)} | counts
+    classes = np.concatenate([[f"{a.settings['classes']} {label}" for label in a.labels.reindex(gap.index)]
+                              for gap, (a, _) in zip(gaps, pairs, strict=True)])
+    found = resampling.paired(pd.concat(gaps).to_numpy(), classes)
+    return {"n": len(classes), "classes": len(set(classes)), "difference": found.difference, "low": found.low,
+            "high": found.high, "p": found.p, "verdict": verdict(found.low, found.high)} | counts
 
 
 def _plain(rows: Rows, benchmark: str, columns: list[str]) -> pd.DataFrame | None:

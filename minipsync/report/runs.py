@@ -20,7 +20,7 @@ import pandas as pd
 from ..data.checks import some
 from ..evaluation.benchmark import BENCHMARKS
 from ..evaluation.record_format import HEADER, Row, as_json, read_rows, read_sidecar, sidecar_of
-from ..evaluation.results import Result, summarise, wilson
+from ..evaluation.results import Result, accuracy_interval, summarise
 from ..files.paths import expand
 from ..methods import REGISTRY, TestTimeMethod
 from .published import PRINTED, label_of
@@ -124,6 +124,11 @@ class Group:
         """Those of the first run."""
         return self.runs[0].facts
 
+    @property
+    def labels(self) -> pd.Series:
+        """The label of each image of `right`."""
+        return self.runs[0].records.set_index("image")["label"].reindex(self.right.index)
+
     def unusual(self) -> dict:
         """The settings that are not the method's own on this data set."""
         run, found = self.runs[0], []
@@ -147,10 +152,10 @@ class Group:
         return f"{self.method} [{', '.join(words)}]" if words else self.method
 
     def row(self) -> dict[str, Any]:
-        """Means over seeds as fractions. std is the population's (nan for one seed), the interval Wilson's
-        for the mean accuracy and n images; `of` is the number of images that were asked for."""
+        """Means over seeds as fractions. std is the population's (nan for one seed), the interval that of the
+        mean accuracy over resampled classes; `of` is the number of images that were asked for."""
         each, n = self.right.mean(), len(self.right)
-        low, high = wilson(each.mean() * n, n)
+        low, high = accuracy_interval(self.right.mean(axis=1).to_numpy(), self.labels.to_numpy())
         return {"method": self.label(), "dataset": self.dataset, "accuracy": each.mean(), "low": low,
                 "high": high, "n": n, "of": max(n, *(run.facts.get("images", n) for run in self.runs)),
                 "std": spread(each), "seeds": len(self.runs)}

@@ -404,7 +404,7 @@ def test_compare(tmp_path):
     assert found.n == 255 and found.difference == pytest.approx(good.accuracy - poor.accuracy)
     assert found.wins == int(((both.correct_x == 1) & (both.correct_y == 0)).sum())
     assert found.interval[0] < found.difference < found.interval[1] and found.told_apart
-    assert found.verdict == "better" and found.p < 1e-6
+    assert found.verdict == "better" and found.p == 2 / 2**7 and found.classes == 7     # all seven are better
     back = compare(poor, good)
     assert back.verdict == "worse"
     assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
@@ -413,7 +413,11 @@ def test_compare(tmp_path):
     itself = compare(good, good)
     assert not itself.told_apart and itself.p == 1 and itself.difference == 0
     assert itself.interval[0] < 0 < itself.interval[1]
-    assert itself.verdict == "not told apart" and ": not told apart; n = 255" in repr(itself)
+    assert itself.verdict == "not told apart" and ": not told apart; n = 255 of 7 classes" in repr(itself)
+    assert compare(good, good, margin=0.5).verdict == "level"      # none in 7 classes: within 35 %
+    assert compare(good, good, margin=0.3).verdict == "not told apart"
+    with pytest.raises(ValueError, match="margin=-1: expected a fraction above 0"):
+        compare(good, good, margin=-1)
     with (tmp_path / "poor.csv").open("a") as file:
         file.write("dog,1,")                                            # torn: not a record
     from_files = compare(tmp_path / "good.csv", str(tmp_path / "poor.csv"))

@@ -10,6 +10,7 @@ from test_evaluation import Colours, Guess
 
 from minipsync.data.mini import TRANSFER
 from minipsync.data.own import split_half
+from minipsync.evaluation import resampling
 from minipsync.evaluation.evaluate import evaluate
 from minipsync.evaluation.records import RecordFile
 from minipsync.evaluation.results import compare, wilson
@@ -26,8 +27,8 @@ PARTS = [d for d in published("cross_dataset")["dataset"].unique() if d != "aver
 
 def rows(right, first=0, seconds=0.002):
     """Records of images `first`, `first` + 1, …; `right`: a string of 1 and 0."""
-    values = [(f"{i}.png", i % 3, i % 3 if bit == "1" else 3, int(bit), 0.5, 1.0, 1.0, "0 1 2 3 4", seconds,
-               0, "abc") for i, bit in enumerate(right, start=first)]
+    values = [(f"{i}.png", i % 20, i % 20 if bit == "1" else 20, int(bit), 0.5, 1.0, 1.0, "0 1 2 3 4",
+               seconds, 0, "abc") for i, bit in enumerate(right, start=first)]
     return [dict(zip(list(COLUMNS)[:-1], value, strict=True)) for value in values]
 
 
@@ -432,8 +433,10 @@ def test_ablation_steps_and_views(tmp_path):
         if (steps, views) != (1, 127):
             assert row[["difference", "diff_low", "diff_high", "p"]].tolist() == pytest.approx(
                 [100 * by_hand.difference, *(100 * x for x in by_hand.interval), by_hand.p])
-            assert row["verdict"] == by_hand.verdict
-    assert list(table["verdict"]) == ["worse", "reference", "better", "better"]
+    others = table[table["verdict"] != "reference"]
+    adjusted = resampling.holm([*others["p"], 1.0])[:-1]  # of four comparisons: that of "mine" is the fourth
+    assert others["p_holm"].tolist() == pytest.approx(adjusted)
+    assert list(table["verdict"]) == ["worse", "reference", "not told apart", "better"]
     table = report("steps", runs, "mini")                 # 7 views stand alone
     assert list(table["steps"]) == [1, 2, 4] and "n_views" not in table
     assert set(table["method"]) == {"promptsync"}
@@ -484,12 +487,13 @@ def test_pairs_of_averaged_seeds(tmp_path):
     write(tmp_path, "1110", method="coop", seed=1)
     write(tmp_path, "1011", method="coop", seed=2, prompts="p2")
     row = report("paired", load_runs(tmp_path), "mini").iloc[0]
-    gaps = pd.Series([0, -0.5, 1, 0.5])                   # of each image: mean of two seeds minus zero-shot
-    arm = 1.96 * gaps.std() / 2
     assert row[["a", "b", "n", "seeds_a", "seeds_b"]].tolist() == ["coop", "zero_shot", 4, 2, 1]
+    labels = load_runs(tmp_path)[0].records["label"]
+    gaps = [0, -0.5, 1, 0.5]                              # of each image: mean of two seeds minus zero-shot
+    wanted = resampling.paired(gaps, labels)
     assert row[["difference", "low", "high"]].tolist() == pytest.approx(
-        [25, 100 * (0.25 - arm), 100 * (0.25 + arm)])
-    assert math.isnan(row["p"]) and row["verdict"] == "not told apart"
+        [25, 100 * wanted.low, 100 * wanted.high])
+    assert row["p"] == row["p_holm"] == wanted.p and row["verdict"] == "not told apart"
 
 
 def test_what_cannot_be_paired_is_told(tmp_path):

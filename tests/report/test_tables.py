@@ -176,7 +176,8 @@ def test_ours_without_a_published_number_comes_last_and_has_no_verdict():
 
 
 def test_a_result_will_do_and_typos_are_no_targets():
-    records = pd.DataFrame({"correct": [1] * 5 + [0] * 5, "confidence": 0.5, "seconds": 0.1})
+    records = pd.DataFrame({"label": range(10), "correct": [1] * 5 + [0] * 5, "confidence": 0.5,
+                            "seconds": 0.1})
     results = [summarise("promptalign", "sketch", 0, records), summarise("zero_shot", "r", 0, records)]
     for given in (results, results[0]):
         table = side_by_side(given, "domain_generalisation", "full").set_index(["method", "dataset"])
@@ -215,7 +216,8 @@ def test_refusals_name_value_and_mend(results, table, benchmark, says):
 
 def test_results_say_where_their_pictures_are_from():
     """A folder of one's own that is called "sketch" is not the papers' Sketch, nor is a part of that."""
-    records = pd.DataFrame({"correct": [1] * 5 + [0] * 5, "confidence": 0.5, "seconds": 0.1})
+    records = pd.DataFrame({"label": range(10), "correct": [1] * 5 + [0] * 5, "confidence": 0.5,
+                            "seconds": 0.1})
     found = {origin: summarise("maple", "sketch", 0, records, origin=origin)
              for origin in ("", "full", "partial", "mini", "own")}
     for origin in ("", "full"):

@@ -1,0 +1,145 @@
+"""Intervals and tests that resample classes: worked examples, coverage, agreement of interval and p."""
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from minipsync.evaluation import resampling
+from minipsync.evaluation.resampling import EXACT, LEVEL, bootstrap, class_interval, holm, paired
+from minipsync.evaluation.results import calibration_error, summarise, wilson
+
+
+def clustered(rng, classes: int, each: int = 5, spread: float = 0.3):
+    """Answers (right or wrong) of classes that are hard or easy, and whose true mean is 0.5."""
+    chance = 0.5 + spread * rng.choice([-1, 1], classes)
+    return (rng.uniform(size=(classes, each)) < chance[:, None]).astype(float).ravel(), \
+        np.repeat(np.arange(classes), each)
+
+
+def test_sign_flips_of_few_classes_are_counted():
+    """Five classes, one of them with no difference: of 16 ways to flip the signs two give a sum of 4."""
+    gaps, classes = [1, 1, 1, 1, -1, 1, 0], [0, 1, 2, 3, 4, 4, 4]         # totals 1, 1, 1, 1, 0
+    flips = [sum(signs) for signs in itertools.product((-1, 1), repeat=4)]
+    assert paired(gaps, classes).p == sum(abs(total) >= 4 for total in flips) / len(flips) == 2 / 16
+    assert paired([1] * 5, range(5)).p == 2 / 32 and paired([1] * 6, range(6)).p == 2 / 64
+    assert paired([1] * 5, range(5))[:3] == (1, 0, 1)                   # five classes can show nothing
+    assert paired([1] * 6, range(6))[:3] == (1, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_interval_and_p_agree(seed):
+    """One procedure: the interval leaves 0 out if and only if p < 0.05, for few classes and for many."""
+    rng, told = np.random.RandomState(seed), 0
+    for classes in (3, 6, EXACT, EXACT + 1, 40, 200):
+        for shift in np.linspace(-0.4, 0.4, 9):
+            gap = np.sign(rng.uniform(-1, 1, 5 * classes) + shift) * (rng.uniform(size=5 * classes) < 0.4)
+            found = paired(gap, np.repeat(np.arange(classes), 5))
+            assert found.low <= found.difference <= found.high
+            assert (found.p < LEVEL) == (not found.low <= 0 <= found.high)
+            told += found.p < LEVEL
+    assert 10 < told < 54
+
+
+def test_a_true_null_is_refused_in_five_percent():
+    """1,000 tests of nothing, 30 classes: 5 % refused, within 4 binomial standard errors; a test that takes
+    images for independent refuses far more often."""
+    rng, refused, naive, n = np.random.RandomState(0), 0, 0, 1000
+    for _ in range(n):
+        a, classes = clustered(rng, 30)
+        gap = a - 0.5
+        refused += paired(gap, classes).p < LEVEL
+        naive += abs(gap.mean()) > 1.96 * gap.std() / np.sqrt(len(gap))
+    assert abs(refused / n - 0.05) < 4 * np.sqrt(0.05 * 0.95 / n)
+    assert naive / n > 0.12
+
+
+def test_the_interval_of_an_accuracy_covers():
+    """1,000 samples of 60 classes: 95 % cover, within 4 binomial standard errors and the 1.5 points that a
+    quantile of 60 classes is off; Wilson's, for independent images, covers less."""
+    rng, covered, wilsons, n = np.random.RandomState(1), 0, 0, 1000
+    for _ in range(n):
+        right, classes = clustered(rng, 60)
+        _, low, high = class_interval(right, classes)
+        covered += low <= 0.5 <= high
+        low, high = wilson(right.sum(), len(right))
+        wilsons += low <= 0.5 <= high
+    assert abs(covered / n - 0.95) < 4 * np.sqrt(0.05 * 0.95 / n) + 0.015
+    assert wilsons / n < 0.90
+
+
+def test_the_same_numbers_every_time_and_in_any_order():
+    rng = np.random.RandomState(2)
+    right, classes = clustered(rng, 25)
+    order = rng.permutation(len(right))
+    assert class_interval(right, classes) == class_interval(right[order], classes[order])
+    assert paired(right - 0.4, classes) == pytest.approx(paired(right[order] - 0.4, classes[order]))
+    names = np.array([f"class {c:02d}" for c in classes])
+    assert class_interval(right, names) == class_interval(right, classes)
+    assert class_interval(right, classes) != class_interval(right, classes, seed=1)
+
+
+def test_weights_count_data_sets_equally():
+    """Ten images of one set and a thousand of another: the average of the two, not the pool."""
+    gap = np.r_[np.ones(10), np.zeros(1000)]
+    classes = np.r_[np.arange(10), np.arange(1000) % 10]
+    weights = np.r_[np.full(10, 1 / 10), np.full(1000, 1 / 1000)]
+    assert paired(gap, classes, weights).difference == pytest.approx(0.5)
+    assert paired(gap, classes).difference == pytest.approx(10 / 1010)
+
+
+def test_no_difference_anywhere_is_no_proof_of_equality():
+    """A rate that was 0 in n classes is below 1 - 0.05^(1/n) with 95 % confidence, "three in n"."""
+    found = paired(np.zeros(300), np.repeat(np.arange(100), 3))
+    assert found == (0, -found.high, pytest.approx(1 - 0.05**0.01), 1) and 0.029 < found.high < 0.03
+
+
+@pytest.mark.parametrize("arguments", [([], []), ([1.0], [0, 1]), ([1.0, 2.0], [0, 1], [1.0])])
+def test_what_does_not_belong_together(arguments):
+    with pytest.raises(ValueError, match="expected one or more images, and a value, a class and a weight"):
+        paired(*arguments)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])   # x 3, (2), 2, 4
+    assert holm([]) == []
+
+
+def test_a_function_of_two_means():
+    """Of independent means: their difference has the sum of the variances, to 5 % with 10,000 draws."""
+    rng = np.random.RandomState(3)
+    (a, ca), (b, cb) = clustered(rng, 80), clustered(rng, 120)
+    draws = resampling.subset_means(a, ca, seed=1), resampling.subset_means(b, cb, seed=2)
+    assert np.var(draws[0] - draws[1]) == pytest.approx(np.var(draws[0]) + np.var(draws[1]), rel=0.05)
+
+
+def test_bootstrap_sums_are_of_whole_classes():
+    sums = bootstrap(np.array([[1.0, 1], [2, 1], [40, 1]]), ["a", "a", "b"], draws=50)
+    assert {tuple(row) for row in sums} == {(6.0, 4.0), (43.0, 3.0), (80.0, 2.0)}
+
+
+def test_a_calibration_error_has_an_interval():
+    """Confidence 0.8 at 60 % right: 20 points, with the binomial error of 50 classes of 4 images that answer
+    alike (standard error 6.9 points), to a quarter of it; of a perfect guess it reaches down to 0."""
+    rng = np.random.RandomState(4)
+    right = np.repeat(np.r_[np.ones(30), np.zeros(20)], 4)
+    labels = np.repeat(np.arange(50), 4)
+    value, low, high = calibration_error(np.full(200, 0.8), right, labels)
+    arm = 1.96 * np.sqrt(0.6 * 0.4 / 50)
+    assert value == pytest.approx(0.2, abs=200 * 2**-24)                # 200 terms in float32
+    assert [value - low, high - value] == pytest.approx([arm, arm], rel=0.25)
+    p = rng.uniform(size=400)
+    assert calibration_error(p, (rng.uniform(size=400) < p).astype(float), np.arange(400))[1] < 0.02
+
+
+def test_a_result_has_both_intervals():
+    records = pd.DataFrame({"label": np.repeat(np.arange(20), 5), "correct": np.repeat([1, 0] * 10, 5),
+                            "confidence": 0.7, "seconds": 0.1})
+    result = summarise("zero_shot", "v2", 0, records)
+    low, high = result.interval
+    assert low < wilson(50, 100)[0] and high > wilson(50, 100)[1]       # whole classes
+    assert result.ece_interval[0] <= result.ece <= result.ece_interval[1]
+    assert {"ece_low", "ece_high"} <= set(result.row())
+    assert f"({100 * result.ece_interval[0]:.1f} to " in repr(result)
+    alone = summarise("zero_shot", "v2", 0, records.iloc[:5])           # all right, one class: Wilson's
+    assert alone.interval == wilson(5, 5)
