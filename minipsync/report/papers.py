@@ -48,7 +48,7 @@ def report(name: str, runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
     benchmark: "mini", "full", or "own": data of one's own.
 
     Runs that differ only in the seed of their prompts are averaged. Column `seeds` has their number, std is
-    the population's over them, and the interval is Wilson's at the mean accuracy with n images; `of` is the
+    the population's over them, and the interval resamples classes (evaluation/resampling.py); `of` is the
     number of images that were asked for. Settings that are not the method's own stand in its name (runs.py),
     and so does a CLIP that is not OpenAI's ViT-B/16. A printed number stands beside runs with its settings,
     CLIP and data set, or a sample of it. Data sets of mini are labelled "mini …".

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..data.own import split_half
 from ..evaluation.protocols import OOD
+from ..evaluation.resampling import class_interval
 from ..evaluation.results import Result, verdict
 from ..settings import did_you_mean
 
@@ -136,14 +137,19 @@ def beside(rows: pd.DataFrame, table: str, benchmark: str, averages: Mapping[str
 
 def joined(label: str, dataset: str, f: Callable[..., float], rows: Sequence[Mapping[str, Any]]
            ) -> dict[str, Any]:
-    """The row for f(accuracy, accuracy, …) of independent samples, with its 95 % interval.
+    """The row for f(accuracy, accuracy, …), with its 95 % interval.
 
-    The interval is MOVER's (Zou and Donner, Statistics in Medicine 27, 2008): what each end of each interval
-    changes in f is squared and added. n is a sum, and so is `of`; `seeds` is the smallest."""
+    For the mean of data sets whose `observations` are known, classes are resampled, each with its images of
+    all the data sets. Else the samples count as independent, as base and novel classes are, and the interval
+    is MOVER's (Zou and Donner, Statistics in Medicine 27, 2008): what each end of each interval changes in f
+    is squared and added. n is a sum, and so is `of`; `seeds` is the smallest."""
     values, ends = [row["accuracy"] for row in rows], {}
     for end, sign in (("low", -1), ("high", 1)):
         moved = [f(*values[:i], row[end], *values[i + 1:]) - f(*values) for i, row in enumerate(rows)]
         ends[end] = min(max(f(*values) + sign * math.hypot(*moved), 0.0), 1.0)
+    if f is mean and all(isinstance(row.get("observations"), pd.DataFrame) for row in rows):
+        known = pd.concat([row["observations"].assign(weight=1 / len(row["observations"])) for row in rows])
+        _, ends["low"], ends["high"] = class_interval(known["right"], known["class"], known["weight"])
     counts = {name: count(row[name] for row in rows)
               for name, count in (("n", sum), ("of", sum), ("seeds", min)) if name in rows[0]}
     return {"method": label, "dataset": dataset, "accuracy": f(*values), "std": math.nan, **ends, **counts}

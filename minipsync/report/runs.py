@@ -129,6 +129,11 @@ class Group:
         """The label of each image of `right`."""
         return self.runs[0].records.set_index("image")["label"].reindex(self.right.index)
 
+    def observations(self) -> pd.DataFrame:
+        """Columns right (mean over seeds) and class, of each image; data sets with one list share classes."""
+        names = f"{self.settings['classes']} " + self.labels.astype(str)
+        return pd.DataFrame({"right": self.right.mean(axis=1), "class": names})
+
     def unusual(self) -> dict:
         """The settings that are not the method's own on this data set."""
         run, found = self.runs[0], []
@@ -153,10 +158,12 @@ class Group:
 
     def row(self) -> dict[str, Any]:
         """Means over seeds as fractions. std is the population's (nan for one seed), the interval that of the
-        mean accuracy over resampled classes; `of` is the number of images that were asked for."""
+        mean accuracy over resampled classes; `of` is the number of images that were asked for. `observations`
+        is for averages over data sets, which resample what these share."""
         each, n = self.right.mean(), len(self.right)
         low, high = accuracy_interval(self.right.mean(axis=1).to_numpy(), self.labels.to_numpy())
-        return {"method": self.label(), "dataset": self.dataset, "accuracy": each.mean(), "low": low,
+        return {"method": self.label(), "dataset": self.dataset, "observations": self.observations(),
+                "accuracy": each.mean(), "low": low,
                 "high": high, "n": n, "of": max(n, *(run.facts.get("images", n) for run in self.runs)),
                 "std": spread(each), "seeds": len(self.runs)}
 

@@ -496,6 +496,23 @@ def test_pairs_of_averaged_seeds(tmp_path):
     assert row["p"] == row["p_holm"] == wanted.p and row["verdict"] == "not told apart"
 
 
+def test_an_average_resamples_the_classes_that_data_sets_share(tmp_path):
+    """Class by class the four sets are right or wrong together: the average knows no more than one set."""
+    bits = "".join("1" if i % 20 < 12 else "0" for i in range(100))
+    for name in ("v2", "sketch", "a", "r"):
+        write(tmp_path, bits, method="zero_shot", dataset=name, prompts="none")
+    table = report("domain_generalisation", load_runs(tmp_path), "mini").set_index("dataset")
+    one = resampling.class_interval([int(b) for b in bits], [str(i % 20) for i in range(100)])
+    assert table.loc["mini ood_average", ["ours", "low", "high"]].tolist() == pytest.approx(
+        [100 * x for x in one])
+    write(tmp_path, bits, method="maple", dataset="v2", classes="20, x")
+    for name in ("sketch", "a", "r"):                     # one set has a class list of its own
+        write(tmp_path, bits, method="maple", dataset=name)
+    table = report("domain_generalisation", load_runs(tmp_path), "mini").set_index(["method", "dataset"])
+    arms = table.loc[[("CLIP", "mini ood_average"), ("MaPLe", "mini ood_average")], "high"].tolist()
+    assert 60 < arms[1] < arms[0]
+
+
 def test_what_cannot_be_paired_is_told(tmp_path):
     write(tmp_path, "1100", method="coop")
     write(tmp_path, "1110", method="maple", classes="2, other")
