@@ -1,6 +1,6 @@
 """Zero-shot accuracy of the mini CLIP on all of mini, by template: `python -m benchmarks.mini_zero_shot`.
 
-Writes results/mini/zero_shot.csv (one row per data set and template, 95 % Wilson intervals) and prints the
+Writes results/mini/zero_shot.csv (one row per data set and template, intervals over classes) and prints the
 table of the model card. Images are encoded once; only the texts change.
 """
 from __future__ import annotations
@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
-from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
 import minipsync as mp
 from minipsync.clip.text import pack_texts
-from minipsync.evaluation.results import wilson
+from minipsync.evaluation.results import accuracy_interval, calibration_error
 from minipsync.report.writers import to_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results/mini/zero_shot.csv"
@@ -57,12 +56,12 @@ def measured(bench, clip) -> pd.DataFrame:
         image, labels = image_features(clip, data), torch.from_numpy(data.labels)
         for title, templates in TEMPLATES.items():
             logits = clip.logit_scale * image @ class_features(clip, data.class_names, templates).T
-            right, n = int((logits.argmax(1) == labels).sum()), len(data)
-            low, high = wilson(right, n)
-            ece = float(multiclass_calibration_error(logits.softmax(1), labels, n_bins=15,
-                                                     num_classes=logits.shape[1]))
+            p, right = logits.softmax(1), (logits.argmax(1) == labels).numpy().astype(float)
+            low, high = accuracy_interval(right, data.labels)
+            ece, ece_low, ece_high = calibration_error(p.amax(1).numpy(), right, data.labels)
             rows.append(dict(method="zero_shot", dataset=name, origin=data.origin, template=title, seed=0,
-                             n=n, accuracy=right / n, low=low, high=high, ece=ece))
+                             n=len(data), accuracy=right.mean(), low=low, high=high, ece=ece,
+                             ece_low=ece_low, ece_high=ece_high))
     return pd.DataFrame(rows)
 
 

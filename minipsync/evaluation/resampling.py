@@ -20,6 +20,7 @@ import numpy as np
 from statsmodels.stats.multitest import multipletests
 
 DRAWS, EXACT = 10_000, 12                          # all subsets of EXACT classes or fewer are taken
+FEW = 6                                            # classes: with fewer no p can be below LEVEL
 LEVEL = 0.05
 
 
@@ -53,21 +54,23 @@ def paired(differences: Sequence[float] | np.ndarray, classes: Sequence | np.nda
     """The mean of `differences`, between two methods on the same images, with its interval and its p.
 
     differences, classes, weights: [n], one for each image, as for `class_interval`. p is the sign-flip
-    test's, exact up to EXACT classes with a difference. If no class has any, the interval is that of a rate
-    which was 0 in so many classes. Raises ValueError for no image.
+    test's, exact up to EXACT classes with a difference. If fewer than FEW have one, the interval is at least
+    that of a rate which was 0 in all classes, "three in C". Raises ValueError for no image.
     """
     totals, sizes = _per_class(differences, classes, weights)
     mean = float(totals.sum() / sizes.sum())
-    if not totals.any():
-        arm = 1 - LEVEL ** (1 / len(totals))
+    some, arm = np.count_nonzero(totals), 1 - LEVEL ** (1 / len(totals))
+    if not some:
         return Paired(0.0, -arm, arm, 1.0)
     means = np.nan_to_num(_subset_means(totals, sizes, seed))     # no class at all: no difference
     means[np.abs(means) < 1e-12] = 0.0                     # thirds of three seeds that add up to nothing
-    own = int(np.count_nonzero(totals) > EXACT)            # draws are a sample: what was seen is one of them
+    own = int(some > EXACT)                                # draws are a sample: what was seen is one of them
     p = 2 * (min((means <= 0).sum(), (means >= 0).sum()) + own) / (len(means) + own)
     # these quantiles leave 0 out exactly where p < LEVEL; others interpolate
     rank = math.ceil(LEVEL / 2 * (len(means) + own)) - own - 1
     low, high = (float(sign * np.sort(sign * means)[rank]) for sign in (1, -1))
+    if some < FEW:                                         # their subsets reach less far than 95 % would
+        low, high = min(low, -arm), max(high, arm)
     return Paired(mean, min(low, mean), max(high, mean), float(min(1.0, p)))
 
 

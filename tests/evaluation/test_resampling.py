@@ -23,7 +23,7 @@ def test_sign_flips_of_few_classes_are_counted():
     flips = [sum(signs) for signs in itertools.product((-1, 1), repeat=4)]
     assert paired(gaps, classes).p == sum(abs(total) >= 4 for total in flips) / len(flips) == 2 / 16
     assert paired([1] * 5, range(5)).p == 2 / 32 and paired([1] * 6, range(6)).p == 2 / 64
-    assert paired([1] * 5, range(5))[:3] == (1, 0, 1)                   # five classes can show nothing
+    assert paired([1] * 5, range(5))[:3] == (1, -(1 - 0.05 ** (1 / 5)), 1)      # five can show nothing
     assert paired([1] * 6, range(6))[:3] == (1, 1, 1)
 
 
@@ -92,6 +92,15 @@ def test_no_difference_anywhere_is_no_proof_of_equality():
     """A rate that was 0 in n classes is below 1 - 0.05^(1/n) with 95 % confidence, "three in n"."""
     found = paired(np.zeros(300), np.repeat(np.arange(100), 3))
     assert found == (0, -found.high, pytest.approx(1 - 0.05**0.01), 1) and 0.029 < found.high < 0.03
+
+
+@pytest.mark.parametrize("classes, differ", [(2, 2), (50, 1), (50, 4)])
+def test_few_differences_are_no_proof_of_equality_either(classes, differ):
+    """One small difference in fifty classes must not look surer than none: the interval is as wide at least."""
+    gap = np.zeros((classes, 10))
+    gap[:differ, 0] = 1
+    none, some = (paired(g.ravel(), np.repeat(np.arange(classes), 10)) for g in (0 * gap, gap))
+    assert some.low <= none.low and some.high >= none.high and some.p > LEVEL
 
 
 @pytest.mark.parametrize("arguments", [([], []), ([1.0], [0, 1]), ([1.0, 2.0], [0, 1], [1.0])])
