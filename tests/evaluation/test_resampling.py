@@ -96,7 +96,7 @@ def test_no_difference_anywhere_is_no_proof_of_equality():
 
 @pytest.mark.parametrize("classes, differ", [(2, 2), (50, 1), (50, 4)])
 def test_few_differences_are_no_proof_of_equality_either(classes, differ):
-    """One small difference in fifty classes must not look surer than none: the interval is as wide at least."""
+    """One small difference in fifty classes is not surer than none: the interval is as wide at least."""
     gap = np.zeros((classes, 10))
     gap[:differ, 0] = 1
     none, some = (paired(g.ravel(), np.repeat(np.arange(classes), 10)) for g in (0 * gap, gap))
