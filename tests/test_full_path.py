@@ -207,7 +207,7 @@ def test_the_gate_stops_a_classifier_at_chance(say, tmp_path):
 
 def test_the_gate_tells_a_wrong_order_of_labels():
     clip, data = mp.load_clip("mini"), mp.benchmark("mini").dataset("clothing")
-    assert check_zero_shot(clip, data, 60) > 0.8
+    assert check_zero_shot(clip, data, 60) > 10 / len(data.class_names)                # chance is 1 / 14
     data.class_names = data.class_names[1:] + data.class_names[:1]
     with pytest.raises(RuntimeError, match="on 60 images of clothing.*class names are in another order"):
         check_zero_shot(clip, data, 60)

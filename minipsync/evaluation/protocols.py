@@ -22,7 +22,6 @@ from ..methods.with_source import SourceMethod, find_or_prepare
 from .benchmark import Benchmark
 from .evaluate import evaluate
 from .prompts import learned
-from .results import wilson
 
 SEEDS = (1, 2, 3)
 OOD = ("v2", "sketch", "a", "r")
@@ -39,7 +38,8 @@ def base_to_novel(bench: Benchmark, name: str, datasets: Iterable[str], seeds: I
                   limit: int | None = None, recipe: dict[str, Any] | None = None, progress: bool = True,
                   **settings: Any) -> pd.DataFrame:
     """Learn on the base half of every data set; test on its base and its novel half, each among its own
-    classes only (METHODS 3.5). Columns: method, dataset, seed, n_base, base, n_novel, novel, hm.
+    classes only (METHODS 3.5). Columns: method, dataset, seed, hm, and n_base, base, base_low, base_high, so
+    for novel.
 
     bench, name:    a benchmark, and what `build` calls the method
     folder:         of prompts, and of what a method keeps of its source (see `learned`)
@@ -55,11 +55,13 @@ def base_to_novel(bench: Benchmark, name: str, datasets: Iterable[str], seeds: I
         halves = [bench.dataset(f"{each}_{half}") for half in HALVES]
         first = {"template": halves[0].templates[0]} if name == "zero_shot" else {}
         for seed, start in _trained(bench, name, f"{each}_base", seeds, folder, recipe, progress, settings):
-            base, novel = (evaluate(start(half, first), half, limit, records, progress=progress)
-                           for half in halves)
-            rows.append({"method": name, "dataset": each, "seed": seed, "n_base": base.n,
-                         "base": base.accuracy, "n_novel": novel.n, "novel": novel.accuracy,
-                         "hm": harmonic_mean(base.accuracy, novel.accuracy)})
+            found = {kind: evaluate(start(half, first), half, limit, records, progress=progress)
+                     for kind, half in zip(HALVES, halves, strict=True)}
+            row: dict[str, Any] = {"method": name, "dataset": each, "seed": seed}
+            for kind, result in found.items():
+                row |= {f"n_{kind}": result.n, kind: result.accuracy, f"{kind}_low": result.interval[0],
+                        f"{kind}_high": result.interval[1]}
+            rows.append(row | {"hm": harmonic_mean(row["base"], row["novel"])})
     return pd.DataFrame(rows)
 
 
@@ -131,17 +133,17 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
 
     Takes what `base_to_novel` or `from_source` gave, or several of them in one DataFrame. Columns, for each
     accuracy: its mean over seeds; `…_std`, the population standard deviation over seeds (Dassl's); `…_low`
-    and `…_high`, the 95 % Wilson interval of the mean for the n test images. hm is that of the averaged base
-    and novel (METHODS 3.5). The average over data sets has no interval: `results.compare` is for that."""
+    and `…_high`, the mean of the seeds' 95 % intervals, than which that of a mean over seeds is no wider. hm
+    is that of the averaged base and novel (METHODS 3.5). The average over data sets has no interval: `results.compare` is for that."""
     columns = {"base": "n_base", "novel": "n_novel"} if "base" in table else {"accuracy": "n"}
     rows = []
     for (method, dataset), part in table.groupby(["method", "dataset"], sort=False):
         row = {"method": method, "dataset": dataset, "seeds": len(part)}
         for value, count in columns.items():
-            n, mean = int(part[count].iloc[0]), float(part[value].mean())
-            low, high = wilson(mean * n, n)
-            row |= {value: mean, f"{value}_std": float(part[value].std(ddof=0)), f"{value}_low": low,
-                    f"{value}_high": high, count: n}
+            ends = ("low", "high") if value == "accuracy" else (f"{value}_low", f"{value}_high")
+            row |= {value: float(part[value].mean()), f"{value}_std": float(part[value].std(ddof=0)),
+                    f"{value}_low": float(part[ends[0]].mean()), f"{value}_high": float(part[ends[1]].mean()),
+                    count: int(part[count].iloc[0])}
         rows.append(row)
     means = pd.DataFrame(rows)
     overall = means.groupby("method", sort=False).agg({"seeds": "min"} | dict.fromkeys(columns, "mean"))

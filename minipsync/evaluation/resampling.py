@@ -74,14 +74,6 @@ def paired(differences: Sequence[float] | np.ndarray, classes: Sequence | np.nda
     return Paired(mean, min(low, mean), max(high, mean), float(min(1.0, p)))
 
 
-def subset_means(values: Sequence[float] | np.ndarray, classes: Sequence | np.ndarray,
-                 seed: int = 0) -> np.ndarray:
-    """Means of `values` [n] over DRAWS random subsets of classes, for the interval of a function of several
-    means, as the harmonic mean of base and novel accuracy (another seed for each)."""
-    means = _subset_means(*_per_class(values, classes, None), seed)
-    return np.where(np.isnan(means), np.nanmean(means), means)
-
-
 def bootstrap(parts: np.ndarray, classes: Sequence | np.ndarray, draws: int = 1000, seed: int = 0
               ) -> np.ndarray:
     """Sums of `parts` [n, K] over classes drawn with replacement, one row for each draw, [draws, K].

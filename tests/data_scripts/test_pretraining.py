@@ -99,7 +99,7 @@ def test_a_run_goes_on_where_it_stopped(drawings, tmp_path):
         other.resume()
     second.export()
     assert float(mp.load_clip("mini", weights=tmp_path / "b/clip.safetensors").logit_scale) == pytest.approx(
-        pretraining.SCALE, rel=1e-6)                                    # stored in float32
+        pretraining.FINAL_SCALE, rel=1e-6)                                    # stored in float32
 
 
 def test_rates_and_scales_follow_their_schedules():

@@ -13,7 +13,6 @@ from minipsync.evaluation.protocols import (
     from_source,
     harmonic_mean,
 )
-from minipsync.evaluation.results import wilson
 from minipsync.methods.prompt_files import hand_over
 
 QUICK = {"epochs": 2, "batch_size": 32, "lr": 1.0, "crop": (0.5, 1.0)}
@@ -158,12 +157,14 @@ def test_what_is_kept_of_the_source_lies_in_the_folder(bench, tmp_path):
 def test_average():
     rows = [("coop", d, s, 100, b, 50, n, harmonic_mean(b, n)) for d, s, b, n in (
         ("x", 1, .8, .6), ("x", 2, .9, .5), ("y", 1, .6, .7), ("y", 2, .6, .9))]
-    table = average(pd.DataFrame(rows, columns=["method", "dataset", "seed", "n_base", "base", "n_novel",
-                                                "novel", "hm"]))
+    rows = pd.DataFrame(rows, columns=["method", "dataset", "seed", "n_base", "base", "n_novel", "novel", "hm"])
+    ends = {f"{half}_{end}": rows[half] + arm for half in ("base", "novel")
+            for end, arm in (("low", -.1), ("high", .2))}
+    table = average(rows.assign(**ends))
     assert table["dataset"].tolist() == ["x", "y", "average"] and set(table["seeds"]) == {2}
     assert table["base"].tolist() == pytest.approx([.85, .6, .725])
     assert table["base_std"][0] == pytest.approx(.05) and table["novel"][2] == pytest.approx(.675)
-    assert (table["base_low"][0], table["base_high"][0]) == pytest.approx(wilson(85, 100))
+    assert (table["base_low"][0], table["base_high"][0]) == pytest.approx((.75, 1.05))   # means of the ends
     assert table["hm"][2] == pytest.approx(2 * .725 * .675 / 1.4)               # of the averages
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minipsync.evaluation import resampling
 from minipsync.evaluation.resampling import EXACT, LEVEL, bootstrap, class_interval, holm, paired
 from minipsync.evaluation.results import calibration_error, summarise, wilson
 
@@ -112,14 +111,6 @@ def test_what_does_not_belong_together(arguments):
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])   # x 3, (2), 2, 4
     assert holm([]) == []
-
-
-def test_a_function_of_two_means():
-    """Of independent means: their difference has the sum of the variances, to 5 % with 10,000 draws."""
-    rng = np.random.RandomState(3)
-    (a, ca), (b, cb) = clustered(rng, 80), clustered(rng, 120)
-    draws = resampling.subset_means(a, ca, seed=1), resampling.subset_means(b, cb, seed=2)
-    assert np.var(draws[0] - draws[1]) == pytest.approx(np.var(draws[0]) + np.var(draws[1]), rel=0.05)
 
 
 def test_bootstrap_sums_are_of_whole_classes():
