@@ -6,7 +6,7 @@ lossless WebP sheet per style and `index.json`.
 `--drawings FILE` names a second file, with every drawing of the training families (several thousand that no
 data set contains), which is what `train_mini_clip` learns from.
 Packages and renderer have pinned versions, so the sheets' pixels are the same on every machine; `--check`
-renders them anew and compares.
+renders them anew and compares. Another version of the renderer is refused.
 """
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from .mini_sources import ICON_SETS, SIZE, STYLES, drawings, emoji_list
 
 ASSETS = Path(__file__).resolve().parent.parent / "minipsync/assets/mini"
+RENDERER = "0.5.0"                               # of resvg-py: others round pixels in other ways
 COLUMNS = 25                                     # drawings per row of a sheet
 # styles that every class must have
 NEEDED = tuple(s.name for s in STYLES if s.name not in ("fxemoji", "streamline", "fluent-colour"))
@@ -157,7 +158,7 @@ def write(sets, have, out: Path) -> None:
     classes = [(name, e) for name, members in sets.items() for e in members]
     styles = [s for s in STYLES if s.name != "fluent-colour"]
     blank = np.zeros((SIZE, SIZE, 4), np.uint8)
-    index = {"size": SIZE, "columns": COLUMNS, "renderer": f"resvg-py {version('resvg-py')}", "styles": [],
+    index = {"size": SIZE, "columns": COLUMNS, "renderer": f"resvg-py {RENDERER}", "styles": [],
              "classes": [
         {"name": e.name, "hexcode": e.hexcode, "keywords": list(e.keywords), "group": e.group,
          "subgroup": e.subgroup, "set": name} for name, e in classes]}
@@ -205,6 +206,9 @@ def main() -> None:
     args = p.parse_args()
     if args.fingerprints:
         return write_fingerprints()
+    if (here := version("resvg-py")) != RENDERER:
+        p.error(f"resvg-py {here} draws other pixels than {RENDERER}, with which the sheets were made: "
+                f"pip install resvg-py=={RENDERER}")
     emoji, have = read_all(args.cache)
     sets = choose(emoji, have)
     if args.check:

@@ -15,9 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def declared() -> dict[str, dict[str, str]]:
     """Direct dependencies as {extra: {name: floor}}; the extra "" is what the package itself needs.
 
-    Raises ValueError for a requirement that is not "name>=version", or "name==version" where no other one
-    will do: one without a floor cannot be tested, and one with a marker or a ceiling would be tested as
-    something else.
+    Raises ValueError for a requirement that is not "name>=version": one without a floor cannot be tested,
+    and one with a marker or a ceiling would be tested as something else.
     """
     groups = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     return {extra: dict(map(read_floor, requirements)) for extra, requirements in groups.items()}
@@ -25,9 +24,8 @@ def declared() -> dict[str, dict[str, str]]:
 
 def read_floor(requirement: str) -> tuple[str, str]:
     """"numpy>=1.26" -> ("numpy", "1.26"). Raises ValueError as `declared`."""
-    if not (found := re.fullmatch(r"([\w.-]+)[>=]=([\d.]+)", requirement)):
-        raise ValueError(f"pyproject.toml requires {requirement!r}, expected 'name>=version' or "
-                         "'name==version'")
+    if not (found := re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)):
+        raise ValueError(f"pyproject.toml requires {requirement!r}, expected 'name>=version'")
     return found[1], found[2]
 
 

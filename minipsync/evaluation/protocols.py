@@ -134,7 +134,8 @@ def average(table: pd.DataFrame) -> pd.DataFrame:
     Takes what `base_to_novel` or `from_source` gave, or several of them in one DataFrame. Columns, for each
     accuracy: its mean over seeds; `…_std`, the population standard deviation over seeds (Dassl's); `…_low`
     and `…_high`, the mean of the seeds' 95 % intervals, than which that of a mean over seeds is no wider. hm
-    is that of the averaged base and novel (METHODS 3.5). The average over data sets has no interval: `results.compare` is for that."""
+    is that of the averaged base and novel (METHODS 3.5). The average over data sets has no interval:
+    `results.compare` is for that."""
     columns = {"base": "n_base", "novel": "n_novel"} if "base" in table else {"accuracy": "n"}
     rows = []
     for (method, dataset), part in table.groupby(["method", "dataset"], sort=False):

@@ -11,7 +11,8 @@ import pytest
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
-from data_scripts.make_mini import ASSETS, differing, pixels
+from data_scripts import make_mini
+from data_scripts.make_mini import ASSETS, RENDERER, differing, pixels
 from data_scripts.mini_sources import MARGIN, READERS, SIZE, Emoji, _square, _svg
 
 SUN = Emoji("2600", "☀", "sun", (), "travel-places", "sky-weather", frozenset())
@@ -52,14 +53,22 @@ def test_a_sheet_holds_the_pixels_that_were_drawn(style):
 
 def test_the_pinned_renderer_draws_the_same_pixels_everywhere():
     """Curves, a gradient, transparency: what renderers of other versions round in other ways."""
-    wanted = INDEX["renderer"]
-    if wanted != f"resvg-py {version('resvg-py')}":
-        pytest.skip(f"the sheets were drawn by {wanted}, here is {version('resvg-py')}")
+    assert INDEX["renderer"] == f"resvg-py {RENDERER}"
+    if (here := version("resvg-py")) != RENDERER:
+        pytest.skip(f"the sheets were drawn by resvg-py {RENDERER}, here is {here}")
     drawn = _svg('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 37 31"><defs><linearGradient id="g">'
                  '<stop stop-color="#f80"/><stop offset="1" stop-color="#40c" stop-opacity=".4"/>'
                  '</linearGradient></defs><path d="M2 29C7 1 19 3 35 2 31 17 27 30 2 29z" fill="url(#g)" '
                  'stroke="#123" stroke-width="1.3"/><circle cx="17.3" cy="14.1" r="5.7" fill="#fff8"/></svg>')
     assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "45e7b7ea31f03083"
+
+
+def test_another_renderer_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("data_scripts.make_mini.version", lambda package: "0.4.9")
+    monkeypatch.setattr("sys.argv", ["make_mini"])
+    with pytest.raises(SystemExit):
+        make_mini.main()
+    assert "resvg-py 0.4.9 draws other pixels" in capsys.readouterr().err
 
 
 def test_other_pixels_are_told(tmp_path):

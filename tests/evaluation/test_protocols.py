@@ -157,7 +157,8 @@ def test_what_is_kept_of_the_source_lies_in_the_folder(bench, tmp_path):
 def test_average():
     rows = [("coop", d, s, 100, b, 50, n, harmonic_mean(b, n)) for d, s, b, n in (
         ("x", 1, .8, .6), ("x", 2, .9, .5), ("y", 1, .6, .7), ("y", 2, .6, .9))]
-    rows = pd.DataFrame(rows, columns=["method", "dataset", "seed", "n_base", "base", "n_novel", "novel", "hm"])
+    columns = ["method", "dataset", "seed", "n_base", "base", "n_novel", "novel", "hm"]
+    rows = pd.DataFrame(rows, columns=columns)
     ends = {f"{half}_{end}": rows[half] + arm for half in ("base", "novel")
             for end, arm in (("low", -.1), ("high", .2))}
     table = average(rows.assign(**ends))
