@@ -5,11 +5,11 @@ of two accuracies has the variance
 
     d * (1 + (each - 1) * r) / n,
 
-d: share of images that only one of the two got right (the difference is 1 or -1 there, so that its square is d,
-up to the square of the mean); r: correlation of these differences within a class, 0 where images are
+d: share of images that only one of the two got right (the difference is 1 or -1 there, so that its square
+is d, up to the square of the mean); r: correlation of these differences within a class, 0 where images are
 independent. A two-sided test at 5 % finds a true difference D in 80 % of samples (the power) if D is
-1.96 + 0.84 standard errors. The table has the n, and the number of classes, for some D, with as many images of
-a class as the records have, and with one.
+1.96 + 0.84 standard errors. The table has the n, and the number of classes, for some D, with as many images
+of a class as the records have, and with one.
 """
 from __future__ import annotations
 
