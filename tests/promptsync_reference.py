@@ -1,7 +1,8 @@
 """PromptSync for one image, written as literally as possible: loops, one text or image at a time, float64.
 
-Made from the equations (METHODS 5.9.2) and the choices (5.9.4), before the library's version was read. A text
-or an image becomes a *sample* {"feature": ..., "text" or "vision" and "cls": the prototypes of the sample}.
+Made from the equations (METHODS 5.9.2) and the choices (5.9.4), before the library's version was read; the
+paper itself could not be read. A text or an image becomes a *sample* {"feature": ..., "text" or "vision" and
+"cls": the prototypes of the sample}.
 `s` is any object with the settings' names (PromptSyncConfig); `theta` is {official name: tensor}.
 """
 
@@ -122,10 +123,11 @@ def view_losses(model, theta, views, target_names, source_names, p, s):
     l_ent = entropy(mean([probabilities[i] for i in kept]))
 
     weights = [torch.zeros((), dtype=torch.float64) for _ in source]
+    counted = sorted({0, *kept}) if s.p_bar_of == "views and image" else kept
     if s.outside == "source":
-        weights = list(mean([model.probabilities(seen[i], source) for i in kept]))
+        weights = list(mean([model.probabilities(seen[i], source) for i in counted]))
     else:
-        for t, weight in zip(target, mean([probabilities[i] for i in kept]), strict=True):
+        for t, weight in zip(target, mean([probabilities[i] for i in counted]), strict=True):
             likeness = [(t["feature"] @ x["feature"]).item() for x in source]
             nearest = likeness.index(max(likeness))
             weights[nearest] = weights[nearest] + weight

@@ -1,7 +1,8 @@
 """PromptSync (Khandelwal 2024, arXiv:2404.07520): pull a test image to class prototypes, keep those apart.
 
-No code was published, and the text leaves 30 points open: docs/METHODS.md, 5.9.2, has the equations, 5.9.4
-our choices, each a field of `PromptSyncConfig`. With prompts theta_0 and a test image x, each of n steps is
+No code was published, and the paper's full text could not be read: this follows its abstract and what others
+wrote of it. docs/METHODS.md has what was read (5.9.0), the equations (5.9.2), and 31 open points with our
+choices (5.9.4), fields of `PromptSyncConfig`. With prompts theta_0 and a test image x, each of n steps is
 
     meta-train   g_D    = grad L_D(theta_0),   theta' = theta_0 - alpha g_D            on source samples
     meta-test    F      = views of x with the lowest entropy under theta', p_bar = their mean prediction
@@ -9,10 +10,9 @@ our choices, each a field of `PromptSyncConfig`. With prompts theta_0 and a test
     average      g      = (lambda_D g_D + g_test) / 2
 
 and then theta_0 gets one optimiser update with the mean of g, classifies x and is put back. L_D is
-`discrimination`, L_A `prototype_alignment`, L_ent TPT's `marginal_entropy`.
-
-theta_0 is the same for every image, so with one fixed source batch g_D is a constant: that is PromptSync*
-(`refresh="once"`). PromptSync draws the source batch anew for each image, from a seed that its content gives.
+`discrimination`, L_A `prototype_alignment`, L_ent TPT's `marginal_entropy`. theta_0 is the same for every
+image, so with one fixed source batch g_D is a constant: that is PromptSync* (`refresh="once"`). PromptSync
+draws the source batch anew for each image, from a seed that its content gives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,6 @@ from .tpt import marginal_entropy, select_confident, take_views
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
-# ---- L_D and L_A ----
 def discrimination(samples: Mapping[str, Tensor], prototypes: Mapping[str, Tensor],
                    weights: Mapping[str, Tensor] | None = None, scale: Tensor | float = 100.0) -> Tensor:
     """Prototype discrimination L_D = -(1/K) sum_k log(L_pos(k) / L_neg(k)) -> [B].
@@ -165,17 +164,24 @@ class PromptSync(PrototypeMethod):
         losses = {"entropy": marginal_entropy(scale * features @ text.mT)}
         loss = c.entropy * losses["entropy"]
         if c.alignment:
-            if c.prototype_of == "image":
-                _, h = image_prototypes(self.clip, views[:, :1], prompts.vision)
-            losses["alignment"] = self.alignment(features, h, text, *source)
+            if c.prototype_of == "image" or c.p_bar_of == "views and image":
+                own, h_own = image_prototypes(self.clip, views[:, :1], prompts.vision)          # x itself
+                h = h_own if c.prototype_of == "image" else h
+            counted = torch.ones_like(selected)                                                 # [B, k]
+            if c.p_bar_of == "views and image":            # where x is among F it counts once
+                features = torch.cat([features, own], 1)
+                counted = torch.cat([counted, (selected != 0).all(1, keepdim=True)], 1)
+            losses["alignment"] = self.alignment(features, counted, h, text, *source)
             loss = loss + c.lambda_a * losses["alignment"]
         return losses | {"loss": loss}, selected
 
-    def alignment(self, features: Tensor, h: Params, text: Tensor, source: Tensor, h_text: Tensor) -> Tensor:
-        """L_A [B]; features [B, k, D] and prototypes h of the views, the rest as `class_texts` gives it."""
+    def alignment(self, features: Tensor, counted: Tensor, h: Params, text: Tensor, source: Tensor,
+                  h_text: Tensor) -> Tensor:
+        """L_A [B]; features [B, k, D], those in p_bar `counted` [B, k], prototypes h, and `class_texts`."""
         c = self.config
         known = source if c.outside == "source" else text
-        p_bar = (self.clip.logit_scale * features @ known.mT).softmax(-1).mean(1)              # [B, S or C]
+        share = (counted / counted.sum(1, keepdim=True))[..., None]                            # [B, k, 1]
+        p_bar = (share * (self.clip.logit_scale * features @ known.mT).softmax(-1)).sum(1)     # [B, S or C]
         if c.outside == "nearest":
             nearest = (text @ source.mT).argmax(-1)                                            # [B, C]
             p_bar = torch.zeros_like(source[..., 0]).scatter_add(1, nearest, p_bar)            # [B, S]

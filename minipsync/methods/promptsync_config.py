@@ -1,4 +1,5 @@
-"""The settings of PromptSync: a field for each point that the paper leaves open, (n) as in METHODS 5.9.3."""
+"""The settings of PromptSync: a field for each point that what we read of it leaves open, (n) as in METHODS
+5.9.3."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from .test_time import TestTimeConfig
 
 
 class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
-    """PromptSync's settings: [paper] means that the text says so, [ours] that it does not.
+    """PromptSync's settings: [paper] means that what was read of the paper says so, [ours] that it does not.
 
     Our numbers were chosen on the validation domain; n_ctx, depth and init are those of the loaded MaPLe.
     """
@@ -35,6 +36,9 @@ class PromptSyncConfig(TestTimeConfig, MaPLeConfig, title="promptsync"):
     """temperature of L_D; None: the model's, 1 / logit_scale (9) [ours]"""
     weights: Literal["all", "top1"] = "all"
     """p_bar of all classes, or of the likeliest alone (28) [both]"""
+    p_bar_of: Literal["views", "views and image"] = "views"
+    """p_bar is the mean over the views F, or over F and the image itself, which counts once; the abstract has
+    "the test sample and filtered augmented views" (31) [both]"""
     weights_gradient: bool = False
     """p_bar in L_A carries gradient [ours]"""
     prototype_of: Literal["views", "image"] = "views"

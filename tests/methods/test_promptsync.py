@@ -164,6 +164,9 @@ CASES = {
     "second_order": {"second_order": True},
     "second_order, 2 steps": {"second_order": True, "steps": 2, "advance": True},
     "of the image": {"prototype_of": "image"},
+    "views and image": {"p_bar_of": "views and image"},
+    "views and image, nearest": {"p_bar_of": "views and image", "outside": "nearest",
+                                 "weights_gradient": True},
     "nearest": {"outside": "nearest"},
     "nearest, top1": {"outside": "nearest", "weights": "top1"},
     "top1": {"weights": "top1"},
@@ -183,7 +186,8 @@ CASES = {
 }
 
 
-SWITCHES = set(CASES) - {"default", "sgd", "prompts", "independent", "shallow"}    # they change the gradient
+SWITCHES = set(CASES) - {"default", "sgd", "prompts", "independent", "shallow",    # they change the gradient
+                         "views and image"}      # less than the bound: test_the_image_counts_once
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,23 @@ def test_equals_reference(tiny_clip, model, apart, expected_prototypes, apart_pr
     if c.optimizer == "sgd":
         assert_agrees(predicted, *(ref.predict(m, ref.update(theta_0, x, c), views[0], TARGET)
                                    for (m, _), x in zip(both, (g, g_apart), strict=True)))
+
+
+@pytest.mark.parametrize("selection", [0.2, 1.0])
+def test_the_image_counts_once(tiny_clip, selection):
+    """p_bar over F and the image: the image adds to it if it is not among F, and changes nothing if it is."""
+    both = [prepared(tiny_clip, TARGET, p_bar_of=name, selection=selection)
+            for name in ("views", "views and image")]
+    outside = 0
+    for i in range(6):
+        found = [m.adapt(m.make_views(picture(i))[None]) for m in both]
+        assert torch.equal(found[0].selected, found[1].selected)
+        without, with_it = (f.history["alignment"][0, 0] for f in found)
+        among = bool((found[0].selected == 0).any())
+        # the same terms: a few roundings apart; another image's probabilities move them by more
+        assert (abs(with_it - without) < 1e-5 * abs(without)) == among
+        outside += not among
+    assert outside == 0 if selection == 1 else outside > 0
 
 
 def test_losses_equal_reference(tiny_clip, model, apart, expected_prototypes, apart_prototypes, monkeypatch):
