@@ -44,7 +44,7 @@ TRIALS: dict[str, list[dict]] = {
     "promptalign": [{"lr": 4e-3}, {"lr": 1.2e-2}, {"lr": 0.12}, {"weight": 10.0}, {"weight": 1000.0},
                     HALF_CROPS, {"augmix": True}],
     "promptsync_star": [{"lr": 1.5e-3}, {"lr": 1.5e-2}, {"lr": 4e-2}, {"lambda_a": 0.3}, {"lambda_d": 0.2},
-                        HALF_CROPS, {"background": 0.0, "corruption": 0.0}],
+                        {"p_bar_of": "views and image"}, {"background": 0.0, "corruption": 0.0}],
     "maple.fit": [{"lr": 2.6e-4}, {"lr": 7.8e-4}, {"lr": 7.8e-3}, {"lr": 2.6e-2}],
     "coop.fit": [{"lr": 2e-4}, {"lr": 6e-4}, {"lr": 6e-3}, {"lr": 2e-2}]}
 TEST_TIME = [name for name in TRIALS if not name.endswith(".fit")]
