@@ -11,6 +11,7 @@ predictions. Each has a measure here. docs/full.md says how to read them.
 
 import html
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from .evaluate import balanced_order, read_images
 from .headroom_rows import area_edges, rows_of, verdict_of
 from .progress import progress_bar
 
+SIBLINGS = 5                                     # images of a class for their correlation, where there are
 COLUMNS = ["measure", "value", "low", "high", "n", "says"]
 
 
@@ -114,7 +116,9 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
 
     method:      any, ready to predict. One that tunes on the test image is taken as it is. Of another, TPT's
                  step is tried on its prompts; where it has none, the measures of a step do not apply
-    limit:       how many images to take, None for all: the class-balanced sample of `evaluate`
+    limit:       how many images to take, None for all: the class-balanced sample of `evaluate`. Where it has
+                 fewer than SIBLINGS of a class, a few more are looked at without views, for the correlation
+                 within classes alone; the n of its row says how many
     sample_seed: of the choice of images
     progress:    whether to show a bar
     settings:    fields of `ProbeConfig` (n_views, selection, lr, …), for a method that tunes nothing itself
@@ -137,25 +141,30 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
     look = Look(method, config)
     skipped: list[tuple[str, str]] = []
     rows: list[dict[str, Any]] = []
-    with progress_bar(f"headroom of {method.name} on {data.name}", len(order), 0, progress) as bar:
-        for start in range(0, len(order), look.size):
-            batch = order[start:start + look.size]
-            images, bad = read_images(data, labels, batch)
-            skipped += [(ids[i], reason) for i, reason in bad.items()]
-            items = list(zip(check_images(list(images.values())), (labels[i] for i in images), strict=True)
-                         ) if images else []
-            found = [row for part in in_batches(method, look, items, look.size) for row in part]
-            rows += [{"image": ids[i], "label": labels[i], **row}
-                     for i, row in zip(images, found, strict=True)]
-            bar.update(len(batch))
+    alone: list[dict[str, Any]] = []
+    siblings = _siblings(balanced_order(ids, labels, None, sample_seed), labels, order)
+    with progress_bar(f"headroom of {method.name} on {data.name}", len(order) + len(siblings), 0,
+                      progress) as bar:
+        for todo, see, kept in ((order, look, rows), (siblings, look.alone, alone)):
+            for start in range(0, len(todo), look.size):
+                batch = todo[start:start + look.size]
+                images, bad = read_images(data, labels, batch)
+                skipped += [(ids[i], reason) for i, reason in bad.items()]
+                items = list(zip(check_images(list(images.values())), (labels[i] for i in images),
+                                 strict=True)) if images else []
+                found = [row for part in in_batches(method, see, items, look.size) for row in part]
+                kept += [{"image": ids[i], "label": labels[i], **row}
+                         for i, row in zip(images, found, strict=True)]
+                bar.update(len(batch))
     if not rows:
         raise ValueError(f"none of the {len(order)} images of {data.name} could be read; the first said: "
                          f"{skipped[0][1]}; check the folder, or download the dataset again")
     if skipped:
-        warnings.warn(f"{len(skipped)} of {len(order)} images of {data.name} could not be read and were left "
-                      f"out, first {skipped[0][0]} ({skipped[0][1]}); see skipped", stacklevel=2)
+        warnings.warn(f"{len(skipped)} of {len(order) + len(siblings)} images of {data.name} could not be "
+                      f"read and were left out, first {skipped[0][0]} ({skipped[0][1]}); see skipped", stacklevel=2)
     table = pd.DataFrame(rows)
-    measures = rows_of(table, look.edges, look.n_views, look.chosen, look.reason)
+    untouched = pd.DataFrame(rows + alone)[["label", "untouched"]]
+    measures = rows_of(table, untouched, look.edges, look.n_views, look.chosen, look.reason)
     return Headroom(method.name, data.name, len(table), look.reason or what_is_tuned(method, look.tuner),
                     pd.DataFrame(measures, columns=COLUMNS), table, sample_seed, skipped)
 
@@ -212,6 +221,13 @@ class Look:
                  "changed": tuned.argmax(-1) != winner, "margin": top_margin(untuned)}
         return [row | {name: float(x[b]) for name, x in steps.items()} for b, row in enumerate(rows)]
 
+    def alone(self, items: list[tuple[Any, int]]) -> list[dict[str, float]]:
+        """Whether images by themselves are right, without views and steps."""
+        x = self.method.clip.preprocess([image for image, _ in items])
+        best = view_logits(self.method, x[:, None])[:, 0].argmax(-1).tolist()
+        return [{"untouched": float(guess == label)}
+                for guess, (_, label) in zip(best, items, strict=True)]
+
     def own_step(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] of the image before and after what the tuner does without a label."""
         found = self.tuner.predict_views(views)
@@ -236,6 +252,17 @@ class Look:
         return {"confident": float(mean.argmax() == label),
                 "found": float(right[chosen].mean() - right[unsure].mean()),
                 "margin": float(top_margin(logits[:1])[0])}
+
+
+def _siblings(everything: list[int], labels: list[int], order: list[int]) -> list[int]:
+    """Images beside those of `order` so that its classes have SIBLINGS each, if there are so many."""
+    there = Counter(labels[i] for i in order)
+    taken, more = set(order), []
+    for i in everything:
+        if labels[i] in there and i not in taken and there[labels[i]] < SIBLINGS:
+            there[labels[i]] += 1
+            more.append(i)
+    return more
 
 
 def top_margin(logits: Tensor) -> Tensor:

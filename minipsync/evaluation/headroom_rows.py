@@ -23,9 +23,11 @@ def area_edges(smallest: float, largest: float) -> list[float]:
     return [smallest, *(edge for edge in INNER if smallest < edge < largest), largest]
 
 
-def rows_of(images: pd.DataFrame, edges: list[float], n_views: int, chosen: int, reason: str) -> list[Row]:
+def rows_of(images: pd.DataFrame, alone: pd.DataFrame, edges: list[float], n_views: int, chosen: int,
+            reason: str) -> list[Row]:
     """All rows, from what was seen in the images (see `Headroom`).
 
+    alone: label and untouched of these images and of further ones of their classes.
     edges: of the bins of areas. n_views, chosen: how many views there are and how many of them are taken as
     confident. reason: why there is no step to look at, or ""."""
     rows = [_share("the image itself right", images, images["untouched"])]
@@ -40,7 +42,7 @@ def rows_of(images: pd.DataFrame, edges: list[float], n_views: int, chosen: int,
     rows += _quantiles("margin of the best logit, {}, logits", images, images["margin"])
     if not reason:
         rows += _reach(images)
-    return rows + _within(images)
+    return rows + _within(alone)
 
 
 def verdict_of(table: pd.DataFrame) -> str:
