@@ -121,10 +121,13 @@ class PromptSync(PrototypeMethod):
         if history:
             for k, p in theta_0.items():
                 p.grad = mean[k]
-            optimizer = OPTIMIZERS[c.optimizer](theta_0.values(), lr=c.lr, weight_decay=c.weight_decay)
-            careful_step(optimizer, theta_0)
+            careful_step(self.optimizer(theta_0), theta_0)
         tuned = {k: p.detach() for k, p in theta_0.items()}
         return Adapted(tuned, stack_history(history), selected, views[:, :1])
+
+    def optimizer(self, params: Params) -> torch.optim.Optimizer:
+        c = self.config
+        return OPTIMIZERS[c.optimizer](params.values(), lr=c.lr, weight_decay=c.weight_decay)
 
     # ---- meta-train: L_D on source samples ----
     def meta_train(self, theta: Params, views: Tensor, step: int) -> tuple[Params, dict[str, Tensor]]:
