@@ -6,9 +6,9 @@ independent is too narrow. Here a class with all its images is one observation.
 
 Both intervals and tests are Hartigan's (JASA 64, 1969, p. 1303): if the deviations of the classes are
 symmetric, the true mean is as likely to lie below the mean of a random subset of classes as above it. So the
-2.5 % and 97.5 % quantiles of such means are a 95 % interval, for any number of classes, without a normal
-distribution; and that 0 lies outside is what the sign-flip test of the classes says. An interval and its p
-can therefore not disagree. Below six classes no p is under 0.05: so few can show nothing.
+2.5 % and 97.5 % quantiles of such means are a 95 % interval, without a normal distribution; and that 0 lies
+outside is what the sign-flip test of the classes says. An interval and its p can therefore not disagree. Below
+six classes no p is under 0.05, so few can show nothing, and intervals are at least Student's.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
 
 DRAWS, EXACT = 10_000, 12                          # all subsets of EXACT classes or fewer are taken
@@ -46,6 +47,8 @@ def class_interval(values: Sequence[float] | np.ndarray, classes: Sequence | np.
     totals, sizes = _per_class(values, classes, weights)
     mean, means = float(totals.sum() / sizes.sum()), _subset_means(totals, sizes, seed)
     low, high = np.nanquantile(means, (LEVEL / 2, 1 - LEVEL / 2))
+    arm = _student(totals, sizes)
+    low, high = min(low, mean - arm), max(high, mean + arm)
     return mean, float(min(low, mean)), float(max(high, mean))
 
 
@@ -70,7 +73,8 @@ def paired(differences: Sequence[float] | np.ndarray, classes: Sequence | np.nda
     rank = math.ceil(LEVEL / 2 * (len(means) + own)) - own - 1
     low, high = (float(sign * np.sort(sign * means)[rank]) for sign in (1, -1))
     if some < FEW:                                         # their subsets reach less far than 95 % would
-        low, high = min(low, -arm), max(high, arm)
+        student = _student(totals, sizes)
+        low, high = min(low, -arm, mean - student), max(high, arm, mean + student)
     return Paired(mean, min(low, mean), max(high, mean), float(min(1.0, p)))
 
 
@@ -104,6 +108,14 @@ def _per_class(values: Sequence[float] | np.ndarray, classes: Sequence | np.ndar
                          "more images, and a value, a class and a weight for each")
     _, code = np.unique(np.asarray(classes), return_inverse=True)
     return np.bincount(code, x * w), np.bincount(code, w)
+
+
+def _student(totals: np.ndarray, sizes: np.ndarray) -> float:
+    """Half of Student's 95 % interval of the mean of a few class means; 0 from FEW on, and for one."""
+    if not 1 < len(totals) < FEW:
+        return 0.0
+    spread = (totals / sizes).std(ddof=1) / math.sqrt(len(totals))
+    return float(t.ppf(1 - LEVEL / 2, len(totals) - 1) * spread)
 
 
 def _subset_means(totals: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:

@@ -173,7 +173,7 @@ def accuracy_interval(correct: Sequence[float] | np.ndarray, labels: Sequence[in
     right or nearly all wrong, and where there are few."""
     mean, low, high = class_interval(correct, labels)
     independent = wilson(mean * len(correct), len(correct))
-    return min(low, independent[0]), max(high, independent[1])
+    return max(0.0, min(low, independent[0])), min(1.0, max(high, independent[1]))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, labels: np.ndarray

@@ -67,6 +67,18 @@ def test_the_interval_of_an_accuracy_covers():
     assert wilsons / n < 0.90
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_few_classes_have_wide_intervals(classes):
+    """1,000 samples of normal class effects: 95 % at least cover, within 4 binomial standard errors."""
+    rng, covered, n = np.random.RandomState(classes), np.zeros(2), 1000
+    for _ in range(n):
+        gap, labels = np.repeat(rng.normal(0.25, 0.2, classes), 2), np.repeat(np.arange(classes), 2)
+        _, low, high = class_interval(gap, labels)
+        found = paired(gap, labels)
+        covered += low <= 0.25 <= high, found.low <= 0.25 <= found.high
+    assert (covered / n > 0.95 - 4 * np.sqrt(0.95 * 0.05 / n)).all()
+
+
 def test_the_same_numbers_every_time_and_in_any_order():
     rng = np.random.RandomState(2)
     right, classes = clustered(rng, 25)
