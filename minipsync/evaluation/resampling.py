@@ -7,8 +7,8 @@ independent is too narrow. Here a class with all its images is one observation.
 Both intervals and tests are Hartigan's (JASA 64, 1969, p. 1303): if the deviations of the classes are
 symmetric, the true mean is as likely to lie below the mean of a random subset of classes as above it. So the
 2.5 % and 97.5 % quantiles of such means are a 95 % interval, without a normal distribution; and that 0 lies
-outside is what the sign-flip test of the classes says. An interval and its p can therefore not disagree. Below
-six classes no p is under 0.05, so few can show nothing, and intervals are at least Student's.
+outside is what the sign-flip test of the classes says. An interval and its p can therefore not disagree.
+Below six classes no p is under 0.05, so few can show nothing, and intervals are at least Student's.
 """
 
 import itertools
