@@ -161,7 +161,8 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
                          f"{skipped[0][1]}; check the folder, or download the dataset again")
     if skipped:
         warnings.warn(f"{len(skipped)} of {len(order) + len(siblings)} images of {data.name} could not be "
-                      f"read and were left out, first {skipped[0][0]} ({skipped[0][1]}); see skipped", stacklevel=2)
+                      f"read and were left out, first {skipped[0][0]} ({skipped[0][1]}); see skipped",
+                      stacklevel=2)
     table = pd.DataFrame(rows)
     untouched = pd.DataFrame(rows + alone)[["label", "untouched"]]
     measures = rows_of(table, untouched, look.edges, look.n_views, look.chosen, look.reason)
