@@ -38,18 +38,18 @@ def one(report, start):
 
 # ---- where the answer is known ------------------------------------------------------------------------
 def test_views_that_help(tiny_clip):
-    """The object is 40 % of the picture, so the picture as a whole looks like none of the classes, and the
+    """The object is 45 % of the picture, so the picture as a whole looks like none of the classes, and the
     crops that hold nothing but it are the surest."""
-    data = Colours(corner_pictures(0.4, per_class=3))
+    data = Colours(corner_pictures(0.45, per_class=2))
     method = data.method(tiny_clip)
-    report = headroom(method, data, None, progress=False, n_views=64, selection=0.05, crop_scale=(0.08, 0.3))
-    assert report.n == len(data) == 24 and report.method == method.name
+    report = headroom(method, data, None, progress=False, n_views=64, selection=0.05, crop_scale=(0.08, 0.25))
+    assert report.n == len(data) == 16 and report.method == method.name
     assert one(report, "the image itself").value == 0
     gain = one(report, "mean of 3 confident of 64 views")
-    assert (gain.value, gain.says) == (100, f"{CROPS}: yes") and gain.low > 0 and gain.n == 24
+    assert (gain.value, gain.says) == (100, f"{CROPS}: yes") and gain.low > 0 and gain.n == 16
     found = one(report, "confident views right")
     assert 0 < found.value <= 100 and found.says == f"{FINDS}: yes"
-    for measure in ("crops of 0.08 to 0.2", "crops of 0.2 to 0.3"):
+    for measure in ("crops of 0.08 to 0.2", "crops of 0.2 to 0.25"):
         crops = one(report, measure)
         assert crops.value > 0 and crops.says == "better than the image itself"
     assert list(report.table.columns) == COLUMNS
@@ -80,18 +80,18 @@ def test_views_that_are_all_alike(tiny_clip):
     assert gain.value == found.value == 0 and gain.low < 0 < gain.high
     assert gain.says == f"{CROPS}: not told apart" and found.says == f"{FINDS}: not told apart"
     assert "all 16 values are 1" in one(report, "within-class").says
-    assert "not shown" in report.verdict
 
 
 def test_views_that_harm(tiny_clip):
-    """Only the whole picture is right, by its mean colour: half is the one corner, half the other, and each
-    crop is surer of one of the two."""
-    data = Colours(corner_pictures(0.5, per_class=4))
+    """Only the whole picture is right, by its mean colour: a crop of the object alone is surer, and wrong. It
+    is one class, so the loss of all points may be that class's own, and tells nothing of others."""
+    data = Colours(corner_pictures(0.4, per_class=1))
     data.labels = np.full(len(data), len(CORNERS))                             # "mixed", the centre
     report = headroom(data.method(tiny_clip), data, None, progress=False, n_views=64, crop_scale=(0.08, 0.1),
                       selection=0.03)
     assert one(report, "the image itself").value == 100
-    assert one(report, "mean of 1 confident of 64").value <= 0
+    gain = one(report, "mean of 1 confident of 64")
+    assert gain.value == -100 and gain.says == f"{CROPS}: not told apart"
 
 
 def test_correlation_is_of_the_images_alone(tiny_clip):
