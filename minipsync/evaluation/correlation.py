@@ -50,7 +50,8 @@ def within_class(values: Sequence[float] | np.ndarray, classes: Sequence | np.nd
     draws = _anova(bootstrap(sums, np.arange(len(sums)), DRAWS, seed))                           # [draws]
     low, high = np.nanpercentile(draws, (2.5, 97.5))
     ends = (value, float(min(low, value)), float(max(high, value)))
-    effect = [1 + ((sizes ** 2).sum() / len(x) - 1) * max(each, 0.0) for each in ends]
+    size = float((sizes ** 2).sum() / len(x))
+    effect = [1 + (size - 1) * max(each, 0.0) for each in ends]
     worth = [len(x) / each for each in effect]
     return Correlation(ends, (effect[0], effect[1], effect[2]), (worth[0], worth[2], worth[1]))
 
@@ -59,8 +60,9 @@ def _anova(sums: np.ndarray) -> np.ndarray:
     """Intraclass correlations [...] from sums over classes [..., 6] of: 1, n_c, n_c^2, t_c, t_c^2 / n_c, and
     the squares; n_c is the size and t_c the total of a class. nan where nothing varies."""
     classes, n, squared_sizes, total, between, squares = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    varies = squares - total ** 2 / n > 1e-9 * squares     # else 0 / 0, or rounding by rounding
     with np.errstate(divide="ignore", invalid="ignore"):
         msb = (between - total ** 2 / n) / (classes - 1)
         msw = (squares - between) / (n - classes)
         k = (n - squared_sizes / n) / (classes - 1)        # images a class, those of unequal classes weighed
-        return (msb - msw) / (msb + (k - 1) * msw)
+        return np.where(varies, (msb - msw) / (msb + (k - 1) * msw), np.nan)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from .base import Method
+from .base import Method, Params
 from .cocoop import ConditionalPrompt
 from .learner import Learner
 from .numerics import careful_step, full_precision, gradients
@@ -49,6 +49,18 @@ class Probe(TestTimeMethod):
         return copy.deepcopy(self.__dict__["_prompts"])
 
 
+class ConditionalProbe(TPT):
+    """TPT's episode on the context that CoCoOp gives for the image.
+
+    TPT's code gives the net the raw feature; here it gets the unit one, as in CoCoOp itself, so that the step
+    starts where CoCoOp predicts."""
+
+    def start(self, x: Tensor) -> Params:
+        self.check_device()
+        ctx = self.learner(F.normalize(x[:, 0], dim=-1)).text[:, 0]                              # [B, M, W]
+        return {"ctx": ctx.detach().requires_grad_()}
+
+
 class NothingToTune(TypeError):
     """A method has no prompts that a step could move; the message says why."""
 
@@ -73,7 +85,8 @@ def tuner_for(method: Method, config: ProbeConfig | None = None) -> Any:
     if learner is None or isinstance(learner, ConditionalPrompt):
         own: dict[str, Any] = {"start": "words", "init": _words(method)} if learner is None else {
             "start": "cocoop", "init": None, "n_ctx": learner.n_ctx}
-        tuner = TPT(method.clip, method.class_names, **c.replace(lr=c.lr or TEXT_RATE).model_dump() | own)
+        kind = TPT if learner is None else ConditionalProbe
+        tuner = kind(method.clip, method.class_names, **c.replace(lr=c.lr or TEXT_RATE).model_dump() | own)
         if learner is not None:
             tuner.learner.load_state_dict(learner.state_dict())
         return tuner
