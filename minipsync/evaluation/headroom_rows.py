@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from .correlation import within_class
-from .resampling import bootstrap, class_interval, paired
-from .results import verdict, wilson
+from .resampling import bootstrap, paired
+from .results import accuracy_interval, verdict
 
 INNER = (0.2, 0.4, 0.6, 0.8)                     # where areas of crops are cut into bins
 Row = tuple[str, float, float, float, int, str]  # measure, value, low, high, n, says
@@ -93,11 +93,9 @@ def _within(images: pd.DataFrame) -> list[Row]:
 def _share(measure: str, images: pd.DataFrame, values: pd.Series) -> Row:
     """A share in %, with an interval over classes that is nowhere narrower than Wilson's."""
     known = values.notna()
-    mean, low, high = class_interval(values[known].to_numpy(), images["label"][known].to_numpy())
-    n = int(known.sum())
-    independent = wilson(mean * n, n)
-    low, high = min(low, independent[0]), max(high, independent[1])
-    return f"{measure}, %", 100 * mean, 100 * low, 100 * high, n, ""
+    right = values[known].to_numpy()
+    low, high = accuracy_interval(right, images["label"][known].to_numpy())
+    return f"{measure}, %", 100 * right.mean(), 100 * low, 100 * high, len(right), ""
 
 
 def _crops(measure: str, images: pd.DataFrame, column: str) -> Row:
