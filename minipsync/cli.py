@@ -24,6 +24,7 @@ import typer
 from safetensors import SafetensorError
 
 from . import __version__, distributed
+from .data import Dataset
 from .data.full import ROOT
 from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark
 from .evaluation.evaluate import evaluate
