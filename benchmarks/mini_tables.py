@@ -41,7 +41,11 @@ METHODS = {
     "tpt + coop": ("tpt", {"start": "coop"}), "maple_tpt": ("maple_tpt", {}),
     "promptalign": ("promptalign", {}), "promptsync_star": ("promptsync_star", {}),
     "promptsync": ("promptsync", {}),
-    ENTROPY_ALONE: ("promptsync_star", {"alignment": False, "discrimination": False})}
+    ENTROPY_ALONE: ("promptsync_star", {"alignment": False, "discrimination": False}),
+    "confident_views": ("confident_views", {}), "nearest_mean": ("nearest_mean", {}),
+    "tip_adapter": ("tip_adapter", {}), "ensemble of 80": ("zero_shot", {"ensemble": "80"})}
+FROM_PICTURES = ("nearest_mean", "tip_adapter")           # of the source: features that are kept, not shipped
+NO_PROMPTS = ("zero_shot", "confident_views")
 ABLATION = {"none (MaPLe)": ("maple", {})} | {
     " + ".join(on): ("promptsync_star", {loss: loss in on for loss in LOSSES})
     for k in (1, 2, 3) for on in combinations(LOSSES, k)} | {
@@ -72,10 +76,14 @@ def from_source(bench, variants: dict, names, args) -> Iterator:
         stem = each.removesuffix("_longtail")
         data = bench.dataset(stem) if stem == each else bench.long_tailed(stem, args.limit)
         for label, (name, settings) in variants.items():
-            alone = name == "zero_shot" or (name == "tpt" and "start" not in settings)
+            alone = name in NO_PROMPTS or (name == "tpt" and "start" not in settings)
             for seed in (0,) if alone else args.seeds:
-                prompts = {} if alone else {"prompt_seed": seed}
-                method = bench.build(name, data, source=args.source, **prompts, **settings)
+                if name in FROM_PICTURES:
+                    method = bench.build(name, data, load=False, seed=seed, **settings)
+                    learned(method, bench.dataset("imagenet", "train"), args.prompts, progress=False)
+                else:
+                    prompts = {} if alone else {"prompt_seed": seed}
+                    method = bench.build(name, data, source=args.source, **prompts, **settings)
                 limit = args.limit if stem == each else None
                 yield label, seed, mp.evaluate(method, data, limit, args.records, progress=False)
 

@@ -12,36 +12,19 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 import minipsync as mp
-from minipsync.methods import Prediction
-from minipsync.methods.tpt import TPT, mean_log_probability, select_confident, take_views
 
 from .choose_settings import WORDS
 from .mini_tables import differences, write
 
 
-class MeanOfViews(TPT):
-    """The mean prediction of the selected views, which is all that TPT has before it tunes."""
-
-    name = "mean_of_views"
-
-    @torch.no_grad()
-    def predict_views(self, views):
-        x = self.inputs(views)
-        logits = self.first_logits(x, self.start(x))                                   # [B, V, C]
-        mean = mean_log_probability(take_views(logits, select_confident(logits, self.config.selection)))
-        return Prediction(mean, logits[:, 0])
-
-
 def tpt(bench, data):
     """(label, method) for every row; so do the others."""
-    clip, names, settings = bench.own_clip, data.class_names, bench.settings("tpt")
     yield "zero_shot", bench.build("zero_shot", data)
     yield "coop", bench.build("coop", data, **WORDS, prompt_seed=1)
-    yield "mean of the confident views", MeanOfViews(clip, names, **settings)
-    yield "mean of all views", MeanOfViews(clip, names, **settings, selection=1.0)
+    yield "mean of the confident views", bench.build("confident_views", data)
+    yield "mean of all views", bench.build("confident_views", data, selection=1.0)
     yield "tpt", bench.build("tpt", data)
     yield "tpt + coop", bench.build("tpt", data, start="coop", prompt_seed=1)
 

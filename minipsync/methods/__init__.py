@@ -19,7 +19,7 @@ from .nearest_mean import NearestMean
 from .tip_adapter import TipAdapter
 
 __all__ = [
-    "IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "ConfidentViews", "MaPLe", "MaPLeTPT", "Method",
-    "NearestMean", "Prediction", "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "TipAdapter",
-    "ZeroShot", "build", "register",
+    "IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "ConfidentViews", "MaPLe", "MaPLeTPT",
+    "Method", "NearestMean", "Prediction", "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod",
+    "TipAdapter", "ZeroShot", "build", "register",
 ]

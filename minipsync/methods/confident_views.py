@@ -9,7 +9,7 @@ Zanella and Ben Ayed 2024 (MTA, arXiv:2405.02266) and Farina et al. 2024 (ZERO, 
 combining views without a step does as well as tuning on them; they weigh and sharpen the views otherwise.
 """
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from pydantic import Field, PositiveInt
@@ -20,6 +20,7 @@ from ..views.crops import CropScale
 from .coop import ContextConfig, context_length
 from .prediction import Prediction
 from .registry import register
+from .test_time import TestTimeConfig
 from .tpt import TPT, mean_log_probability, select_confident, take_views
 
 
@@ -47,12 +48,14 @@ class ConfidentViewsConfig(ContextConfig, title="confident_views"):
     episodes: PositiveInt | None = None
     """images whose views are predicted at a time, which changes no result; None: as memory allows"""
 
+    view_config = TestTimeConfig.view_config
+
 
 @register
 class ConfidentViews(TPT):
     """TPT's views and TPT's selection of them, and their mean in place of its step."""
 
-    name, Config = "confident_views", ConfidentViewsConfig
+    name, Config = "confident_views", ConfidentViewsConfig  # type: ignore[assignment]
 
     @torch.no_grad()
     def predict_views(self, views: Tensor) -> Prediction:
@@ -62,7 +65,7 @@ class ConfidentViews(TPT):
         chosen = take_views(logits, select_confident(logits, self.config.selection))   # [B, k, C]
         return Prediction(mean_log_probability(chosen), untuned=logits[:, 0])
 
-    def adapt(self, views: Tensor) -> None:
+    def adapt(self, views: Tensor) -> NoReturn:
         """Nothing is tuned; TypeError says what to call."""
         raise TypeError(f"{self.name} tunes nothing: predict(images) or predict_views(views) classifies; "
                         "tpt is what takes the step")

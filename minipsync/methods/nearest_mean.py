@@ -10,7 +10,7 @@ arXiv:1703.05175; as a few-shot baseline Wang et al. 2019, arXiv:1911.04623), he
 import torch.nn.functional as F
 from torch import Tensor
 
-from .few_shot import FewShotConfig, FewShotMethod
+from .feature_cache import FewShotConfig, FewShotMethod
 from .registry import register
 
 

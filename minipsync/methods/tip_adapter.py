@@ -3,18 +3,18 @@
 The cache has the feature k_i of each picture as key and its label as value (sec. 3.1). A test image asks all
 keys, the nearer the louder, and what they answer is added to zero-shot CLIP. Nothing is trained:
 
-    logit_c(x) = exp(s) cos(f(x), t_c) + alpha * sum over pictures i of class c of exp( -beta (1 - f(x) . k_i) )
+    logit_c(x) = exp(s) cos(f(x), t_c) + alpha * sum_{pictures i of class c} exp( -beta (1 - f(x) . k_i) )
 """
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from .few_shot import FewShotConfig, FewShotMethod
+from .feature_cache import FewShotConfig, FewShotMethod
 from .registry import register
 
 
 class TipAdapterConfig(FewShotConfig, title="tip_adapter"):
-    """The paper's alpha and beta for all data; its code searches others on the test images (METHODS 9.3)."""
+    """The paper's alpha and beta for all data; its code searches others on the test images (METHODS 5.10)."""
 
     alpha: NonNegativeFloat = 1.0
     """residual ratio, weight of the cache beside zero-shot CLIP; 0: zero-shot CLIP alone"""

@@ -15,8 +15,9 @@ from minipsync.source.domain import SourceDomain
 NAMES = ["cat", "sea horse", "kite"]
 FEW = {"n_views": 4, "selection": 0.5}
 SETTINGS = {"tpt": FEW, "maple_tpt": FEW, "promptalign": FEW, "promptsync": FEW | {"classes_per_step": 2},
-            "promptsync_star": FEW | {"classes_per_step": 2}}
+            "promptsync_star": FEW | {"classes_per_step": 2}, "confident_views": FEW}
 LEARNED = [name for name in REGISTRY if name != "zero_shot"]
+CACHES = ("nearest_mean", "tip_adapter")                                 # features in the place of prompts
 
 
 def picture(seed=0):
@@ -37,6 +38,8 @@ def made(name, clip):
         READY[name]._initial = None                              # no warning of prompts that were not trained
         if READY[name].needs:
             READY[name].prepare(source(), progress=False)
+        if name in CACHES:
+            READY[name].fit(source(), epochs=1, progress=False)
     return copy.deepcopy(READY[name])
 
 
@@ -66,7 +69,9 @@ X = torch.zeros(1, 3, 32, 32)
 CASES = [(name, way) for name in LEARNED for way in WAYS
          if not (way in ("adapt", "predict_views", "prepare") and not hasattr(REGISTRY[name], way))
          and not (way == "fit" and REGISTRY[name].recipe is None)
-         and not (way in ("logits", "loss") and name == "tpt")           # of features and prompts, not images
+         and not (way in ("logits", "loss") and name in ("tpt", "confident_views"))     # of features
+         and not (way == "adapt" and name == "confident_views")
+         and not (way == "loss" and name in CACHES)
          and not (way == "text_features" and name == "cocoop")]
 
 

@@ -3,7 +3,7 @@
 Records are valid as long as the code of a prediction is the same (source_code.py). This guards the other
 side: what that code gives. Where a prediction is meant to move, write them anew, in the project's folder:
 
-    python tests/methods/test_stored_predictions.py
+    PYTHONPATH=tests python tests/methods/test_stored_predictions.py
 """
 
 import json
@@ -18,6 +18,7 @@ from rounding import GradientDescent, largest, moves
 
 from minipsync.data.dataset import Dataset
 from minipsync.methods import REGISTRY, build
+from minipsync.methods.feature_cache import FewShotMethod
 
 FILE = Path(__file__).parents[1] / "golden/predictions.json"
 NAMES = ["cat", "sea horse", "kite", "old lighthouse", "fern"]
@@ -26,7 +27,8 @@ SMALL = {"n_views": 7, "selection": 0.25, "source_views": 2, "text_variants": 2,
          "classes_per_step": 3, "optimizer": "sgd", "lr": 0.1}
 SETTINGS = {"zero_shot": {}, "coop": {"n_ctx": 4}, "cocoop": {}, "maple": {}, "ivlp": {}, "tpt": VIEWS,
             "maple_tpt": VIEWS | {"lr": 5e-3}, "promptalign": VIEWS | {"lr": 5e-3}, "promptsync": SMALL,
-            "promptsync_star": SMALL}
+            "promptsync_star": SMALL, "confident_views": VIEWS, "nearest_mean": {"shots": 2},
+            "tip_adapter": {"shots": 2}}
 
 
 def picture(i):
@@ -38,9 +40,11 @@ def picture(i):
 def predict(name, clip):
     """Logits [3, 5] of three pictures, with prompts as they start and a source of ten pictures."""
     method = build(name, clip, NAMES, **SETTINGS[name])
+    source = Dataset("toys", NAMES, [0, 1, 2, 3, 4] * 2, list("abcdefghij"), picture)
     if method.needs:
-        source = Dataset("toys", NAMES, [0, 1, 2, 3, 4] * 2, list("abcdefghij"), picture)
         method.prepare(source, progress=False)
+    if isinstance(method, FewShotMethod):
+        method.fit(source, epochs=2, progress=False)
     return method.predict([picture(i) for i in range(10, 13)])
 
 

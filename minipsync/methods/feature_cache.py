@@ -1,7 +1,7 @@
 """What the few-shot controls share: features of a few labelled pictures per class, kept as they are.
 
-They need the same pictures as CoOp and train nothing. As in Tip-Adapter's code a picture's feature is the mean
-over `epochs` random crops and flips of it, at unit length.
+They need the same pictures as CoOp and train nothing. As in Tip-Adapter's code a picture's feature is the
+mean over `epochs` random crops and flips of it, at unit length.
 """
 
 from collections.abc import Sequence
@@ -95,8 +95,8 @@ class FewShotMethod(ZeroShot):
             **settings: Any) -> Self:
         """Keep the features of a few pictures of each class; `settings` are fields of `TrainConfig`.
 
-        epochs: crops of each picture whose mean is kept. checkpoint: not used, it takes seconds. Returns self.
-        Raises ValueError for other classes, for a class without a picture, for other shots than the
+        epochs: crops of each picture whose mean is kept. checkpoint: not used, it takes seconds. Returns
+        self. Raises ValueError for other classes, for a class without a picture, for other shots than the
         method's, and for settings of gradient descent, which there is none of.
         """
         if unused := [name for name in BY_GRADIENT if name in settings]:
@@ -104,12 +104,13 @@ class FewShotMethod(ZeroShot):
                              "leave it out")
         check_train_set(self, train_set)
         if empty := empty_classes(train_set):
-            raise ValueError(f"{self.name}: the training set has no picture of {some(empty)}; it needs one of "
-                             "every class, or a class list without those")
-        config = type(self).recipe.replace(**{"seed": self.config.seed, "shots": self.config.shots} | settings)
+            raise ValueError(f"{self.name}: the training set has no picture of {some(empty)}; it needs one "
+                             "of every class, or a class list without those")
+        given = {"seed": self.config.seed, "shots": self.config.shots} | settings
+        config = type(self).recipe.replace(**given)
         if config.shots != self.config.shots:
-            raise ValueError(f"{self.name}: shots={config.shots} in fit and {self.config.shots} in the method; "
-                             f"say build({self.name!r}, …, shots=…)")
+            raise ValueError(f"{self.name}: shots={config.shots} in fit and {self.config.shots} in the "
+                             f"method; say build({self.name!r}, …, shots=…)")
         indices = few_shot_images(train_set, config.shots, config.seed)
         kept, labels = self.mean_features(train_set, indices, config, progress)
         rows = torch.zeros_like(self.learner.features)
