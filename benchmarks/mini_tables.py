@@ -61,7 +61,8 @@ MAPLE_ABLATION = {"zero_shot": ("zero_shot", {}), "maple": ("maple", {}),
                   "text only": ("ivlp", LANGUAGE_ONLY), "vision only": ("ivlp", VPT)}
 # table: its rows, data sets, the rows that all are compared with, images of each set (0: all)
 TABLES = {
-    "domain_generalisation": (METHODS, ("imagenet", *OOD, "c"), ("zero_shot", "maple", ENTROPY_ALONE), 200),
+    "domain_generalisation": (METHODS, ("imagenet", *OOD, "c"),
+                              ("zero_shot", "confident_views", "maple", "maple_tpt", ENTROPY_ALONE), 200),
     "long_tail": (METHODS, tuple(f"{name}_longtail" for name in OOD), ("maple", ENTROPY_ALONE), 200),
     "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 120),
     "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
@@ -111,23 +112,26 @@ def averages_of(table: str, sets: list[str]) -> dict[str, list[str]]:
     return AVERAGES.get(table, {name: members for name, members in halves.items() if members})
 
 
-def gaps(a: list[pd.DataFrame], b: list[pd.DataFrame]) -> pd.DataFrame:
-    """Columns gap (a minus b, each the mean over its seeds) and label, of the images that both have."""
-    right = [pd.concat(x).groupby("image")["correct"].mean() for x in (a, b)]
-    labels = pd.concat(a).groupby("image")["label"].first()
+def gaps(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """Columns gap (a minus b) and label, of the images that both have. a, b: records by the seed of prompts.
+
+    Each is the mean over the seeds that both have; over all of its own where one of them takes no prompts."""
+    both = a.keys() & b.keys()
+    right = [pd.concat([x[seed] for seed in both or x]).groupby("image")["correct"].mean() for x in (a, b)]
+    labels = pd.concat(a.values()).groupby("image")["label"].first()
     return pd.DataFrame({"gap": right[0] - right[1], "label": labels}).dropna()
 
 
 def differences(records: dict, references, averages: dict[str, list[str]]) -> pd.DataFrame:
     """Every row against each of `references`, on every data set and on averages that count data sets equally.
 
-    records: {(label, data set): [records of each seed]}. averages: name -> data sets. An image is one
+    records: {(label, data set): {seed: records}}. averages: name -> data sets. An image is one
     observation, the mean of its seeds; classes are resampled, those that data sets share jointly; p is
-    adjusted for all comparisons of the table (`adjusted`).
+    adjusted for all comparisons with one reference (`adjusted`), which is what a reader sees as one table.
     """
     labels, sets = (list(dict.fromkeys(key[i] for key in records)) for i in (0, 1))
     shared = set(sets) <= SAME_CLASSES
-    rows = []
+    rows: dict[str, list[dict]] = {reference: [] for reference in references}
     for reference, label in product(references, labels):
         found = {d: gaps(records[label, d], records[reference, d]) for d in sets
                  if label != reference and (label, d) in records and (reference, d) in records}
@@ -139,10 +143,11 @@ def differences(records: dict, references, averages: dict[str, list[str]]) -> pd
             rows_of = pd.concat(parts)
             classes = rows_of["set"] + " " + rows_of["label"].astype(str)
             d = resampling.paired(rows_of["gap"], classes, rows_of["weight"])
-            rows.append({"a": label, "b": reference, "dataset": name, "n": len(rows_of),
-                         "classes": classes.nunique(), "difference": d.difference, "low": d.low,
-                         "high": d.high, "p": d.p, "verdict": verdict(d.low, d.high)})
-    return pd.DataFrame(adjusted(rows))
+            rows[reference].append({
+                "a": label, "b": reference, "dataset": name, "n": len(rows_of), "classes": classes.nunique(),
+                "difference": d.difference, "low": d.low, "high": d.high, "p": d.p,
+                "verdict": verdict(d.low, d.high)})
+    return pd.DataFrame([row for family in rows.values() for row in adjusted(family)])
 
 
 def write(bench, name: str, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
@@ -173,7 +178,7 @@ def main() -> None:
     wanted = {label: variants[label] for label in args.rows or variants}
     for label, seed, result in measure(bench, wanted, args.datasets or names, args):
         rows.append({**result.row(), "method": label, "seed": seed})
-        records.setdefault((label, result.dataset), []).append(result.records)
+        records.setdefault((label, result.dataset), {})[seed] = result.records
         print(f"{label}, seed {seed}: {result}", flush=True)
     if args.rows or args.datasets:
         return

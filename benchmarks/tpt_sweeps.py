@@ -77,7 +77,7 @@ def main() -> None:
             result = mp.evaluate(method, data, args.limit or limit, args.records,
                                  progress=False)
             rows.append({**result.row(), "method": label, "confidence": result.records["confidence"].mean()})
-            records[label, name] = [result.records]
+            records[label, name] = {0: result.records}
             print(f"{label}: {result}", flush=True)
     average = {"average": list(datasets)}
     write(bench, args.table, pd.DataFrame(rows), differences(records, [reference], average))

@@ -1,6 +1,9 @@
 """Sentences that say what comparisons show, number for number."""
+import numpy as np
+import pandas as pd
 import pytest
 
+from minipsync.evaluation import resampling
 from minipsync.evaluation.results import Comparison
 from minipsync.notebook.sentences import grouped, points, say, told
 
@@ -26,6 +29,14 @@ def test_grouped_leaves_no_comparison_out():
                     "**Worse**: coop −5.0 (−7.1 to −3.2). "
                     "**Level**: x +0.1 (−0.4 to 0.6). **Not told apart**: tpt +0.4 (−1.2 to 2.0).")
     assert grouped({}) == "" and points(WORSE) == "−5.0 (−7.1 to −3.2)"
+
+
+def test_differences_of_other_makes():
+    """What `paired` gives, and a row of a table, say the same as a comparison."""
+    found = resampling.paired(np.repeat([1.0, 0.0, 0.0, 1.0], 5), np.arange(20) // 2)
+    same = comparison(found.difference, found.low, found.high)
+    row = next(pd.DataFrame([same.row()]).itertuples())
+    assert told(found) == told(same) == told(row) and grouped({"a": found}) == grouped({"a": row})
 
 
 def test_say_is_a_paragraph():
