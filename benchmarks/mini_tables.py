@@ -126,12 +126,13 @@ def differences(records: dict, references, averages: dict[str, list[str]]) -> pd
     """Every row against each of `references`, on every data set and on averages that count data sets equally.
 
     records: {(label, data set): {seed: records}}. averages: name -> data sets. An image is one
-    observation, the mean of its seeds; classes are resampled, those that data sets share jointly; p is
-    adjusted for all comparisons with one reference (`adjusted`), which is what a reader sees as one table.
+    observation, the mean of its seeds; classes are resampled, those that data sets share jointly. p is
+    adjusted (`adjusted`) for all averages that are compared with one reference, which are what a table says,
+    and by themselves for all single data sets.
     """
     labels, sets = (list(dict.fromkeys(key[i] for key in records)) for i in (0, 1))
     shared = set(sets) <= SAME_CLASSES
-    rows: dict[str, list[dict]] = {reference: [] for reference in references}
+    rows: dict[tuple[str, bool], list[dict]] = {}
     for reference, label in product(references, labels):
         found = {d: gaps(records[label, d], records[reference, d]) for d in sets
                  if label != reference and (label, d) in records and (reference, d) in records}
@@ -143,7 +144,7 @@ def differences(records: dict, references, averages: dict[str, list[str]]) -> pd
             rows_of = pd.concat(parts)
             classes = rows_of["set"] + " " + rows_of["label"].astype(str)
             d = resampling.paired(rows_of["gap"], classes, rows_of["weight"])
-            rows[reference].append({
+            rows.setdefault((reference, name in averages), []).append({
                 "a": label, "b": reference, "dataset": name, "n": len(rows_of), "classes": classes.nunique(),
                 "difference": d.difference, "low": d.low, "high": d.high, "p": d.p,
                 "verdict": verdict(d.low, d.high)})
