@@ -35,7 +35,6 @@ FEW_SHOT_SETS = ("animals", "vehicles", "signs", "instruments", "dishes")
 ENTROPY_ALONE = "entropy with PromptSync's views"
 SAME_CLASSES = {"imagenet", *OOD, "c", *(f"{name}_longtail" for name in (*OOD, "imagenet"))}
 
-
 # Several seeds of prompts: on the papers' shifted sets, and everywhere for what takes milliseconds an image.
 # Of the slowest rows the first seed alone is measured.
 CHEAP, ONE_SEED = ("coop", "maple", "nearest_mean", "tip_adapter"), ("promptsync", "tpt + coop")
