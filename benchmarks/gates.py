@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 import minipsync as mp
+from minipsync.evaluation.correlation import within_class
 from minipsync.evaluation.prompts import learned
 from minipsync.evaluation.protocols import SEEDS
 from minipsync.evaluation.resampling import class_interval
 from minipsync.evaluation.results import calibration_error
+from minipsync.methods.probe import label_step
 from minipsync.report.writers import to_markdown
 from minipsync.views.crops import content_seed, make_views
 
@@ -111,27 +112,22 @@ def views(world: World) -> list[Row]:
             at_least("1 confident views right - unsure half right", found, labels, 10)]
 
 
-def one_step(method, pictures, labels, lr: float) -> np.ndarray:
-    """Change of "is it right" [n] by one AdamW step on each picture's cross-entropy, with the true label."""
+def one_step(method, pictures, labels) -> np.ndarray:
+    """Change of "is it right" [n] by one step of the method on the cross-entropy with each true label."""
     change = []
     for start in range(0, len(pictures), 10):
-        x = method.inputs(method.clip.preprocess(pictures[start:start + 10])[:, None])
-        truth, params = torch.as_tensor(labels[start:start + 10]), method.start(x)
-        optimizer = torch.optim.AdamW(list(params.values()), lr=lr, weight_decay=0.01)
-        before = method.logits(x, params)[:, 0]
-        F.cross_entropy(before, truth, reduction="sum").backward()
-        optimizer.step()
-        with torch.no_grad():
-            after = method.logits(x, params)[:, 0]
-        change += ((after.argmax(1) == truth).float() - (before.argmax(1) == truth).float()).tolist()
+        views = method.clip.preprocess(pictures[start:start + 10])[:, None]
+        truth = torch.as_tensor(labels[start:start + 10])
+        before, after = (logits.argmax(1) == truth for logits in label_step(method, views, truth))
+        change += (after.float() - before.float()).tolist()
     return np.array(change)
 
 
 def leverage(world: World) -> list[Row]:
     """2. A step of the paper's size moves predictions: with the true label it must help."""
     pictures, labels = world.some("val", min(world.limit, 200))
-    text = one_step(world.build("tpt"), pictures, labels, 5e-3)
-    both = one_step(world.build("maple_tpt"), pictures, labels, 4e-2)
+    text = one_step(world.build("tpt"), pictures, labels)
+    both = one_step(world.build("maple_tpt"), pictures, labels)
     return [at_least("2 one true step, text context, 5e-3", text, labels, 5),
             at_least("2 one true step, MaPLe's prompts, 4e-2", both, labels, 10)]
 
@@ -177,29 +173,13 @@ def rates(world: World) -> list[Row]:
     return rows
 
 
-def correlation(right: np.ndarray, classes: np.ndarray) -> float:
-    """Intraclass correlation of correctness: (between - within) / (between + (k - 1) within), k pictures a
-    class."""
-    known, code = np.unique(classes, return_inverse=True)
-    count = np.bincount(code)
-    means, k = np.bincount(code, right) / count, len(right) / len(known)
-    between = k * ((means - right.mean()) ** 2).sum() / (len(known) - 1)
-    within = ((right - means[code]) ** 2).sum() / (len(right) - len(known))
-    return float((between - within) / (between + (k - 1) * within))
-
-
 def independence(world: World) -> list[Row]:
     """6. Pictures of one drawing do not stand or fall together."""
     rows = []
     for name in ("imagenet", "val", "v2", "sketch"):
         right, labels = world.right(world.zero_shot(), name)
-        right = right.reshape(len(world.names), -1).astype(float)    # [C, k], class by class
-        draws = []
-        for picked in np.random.RandomState(0).randint(len(right), size=(500, len(right))):
-            draws.append(correlation(right[picked].ravel(), np.repeat(np.arange(len(right)), right.shape[1])))
-        value = correlation(right.ravel(), labels)
-        rows.append(Row(f"6 within-class correlation on {name}", value, *np.percentile(draws, (2.5, 97.5)),
-                        "<= 0.3", value <= 0.3))
+        found = within_class(right, labels).correlation
+        rows.append(Row(f"6 within-class correlation on {name}", *found, "<= 0.3", found[0] <= 0.3))
     return rows
 
 

@@ -65,6 +65,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if 
 Prompts = Annotated[str, typer.Option(help="a file, or a folder to look in before the package's own")]
 TrainedOn = Annotated[str, typer.Option(help="the data set that the prompts were learned on")]
 Source = Annotated[Path, typer.Option(help="folder of source statistics and prototypes")]
+Sample = Annotated[str, typer.Option(help="balanced, or longtail: classes as frequent as 1/rank")]
+SampleSeed = Annotated[int, typer.Option(help="of the choice of images")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
 Seeds = Annotated[str, typer.Option(help="of prompts and views: 2, or 1,2,3; default: the method's own")]
 SAMPLES = ("balanced", "longtail")
@@ -94,9 +96,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         weights: Weights = "", precision: Precision = "fp32", device: Device = "", prompts: Prompts = PROMPTS,
         trained_on: TrainedOn = "imagenet", source: Source = SOURCE, seed: Seeds = "",
         limit: Annotated[int, typer.Option(min=0, help="images per data set; 0: all")] = 0,
-        sample: Annotated[str, typer.Option(help="balanced, or longtail: classes as frequent as 1/rank")
-                          ] = "balanced",
-        sample_seed: Annotated[int, typer.Option(help="of the choice of images")] = 0,
+        sample: Sample = "balanced", sample_seed: SampleSeed = 0,
         batch_size: Annotated[int, typer.Option(min=1, help="images per call of predict")] = 16,
         records: Annotated[str, typer.Option(help="folder of one row per image")] = RECORDS,
         gate: Annotated[bool, typer.Option(help="full: first see that zero-shot is above chance")] = True,
@@ -136,7 +136,7 @@ def headroom(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(REG
              trained_on: TrainedOn = "imagenet", source: Source = SOURCE,
              seed: Annotated[int | None, typer.Option(help="of prompts and views; default: the method's own")]
              = None, limit: Annotated[int, typer.Option(min=0, help="images, class-balanced; 0: all")] = 200,
-             sample_seed: Annotated[int, typer.Option(help="of the choice of images")] = 0,
+             sample: Sample = "balanced", sample_seed: SampleSeed = 0,
              out: Annotated[Path | None, typer.Option(help="a CSV file for the table, too")] = None,
              quiet: Quiet = False, settings: dict[str, Any] | None = None) -> None:
     """Look at a few images before hours of work: can test-time tuning help there, and if not, what lacks?"""
@@ -146,7 +146,7 @@ def headroom(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(REG
     _stop_at(_unknown_methods([method]))
     check_settings(headroom, [method], typed)
     bench = _bench(benchmark, root, partial, model, weights)
-    data = bench.dataset(dataset)
+    data = _sampled(bench, dataset, sample, limit, sample_seed)
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device))
     place = Place(bench, clip, typed, prompts, source, trained_on, _prepare_again,
                   _typed_here(benchmark, model, weights, trained_on, prompts))

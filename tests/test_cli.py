@@ -163,6 +163,15 @@ def test_as_a_module(tmp_path):
     assert len(pd.read_csv(next(tmp_path.glob("r/*.csv")))) == 2
 
 
+def test_a_long_tailed_sample_has_a_name_of_its_own(here):
+    arguments = ("zero_shot", "--dataset", "animals", "--limit", 30, "--sample", "longtail", "--quiet")
+    assert "zero_shot on animals_longtail: " in said("run", *arguments, "--records", "r")
+    (file,) = here.glob("r/*.csv")
+    counts = pd.read_csv(file)["label"].value_counts()
+    assert counts.sum() == 30 and counts.iloc[0] >= 2 * counts.iloc[-1] and "longtail" in file.name
+    assert "zero_shot on animals_longtail, n = 30;" in said("headroom", *arguments, "--n-views", 2)
+
+
 # ---- headroom -----------------------------------------------------------------------------------------
 def test_headroom_of_a_method_that_tunes_nothing(here):
     text = said("headroom", "zero_shot", "--dataset", "animals", "--limit", 3, "--n-views", 3, "--lr", "0.02",
@@ -184,6 +193,8 @@ def test_headroom_shows_the_settings_that_it_has():
     (["tpt", "--depth", "3"], "^--depth: tpt has no such setting"),
     (["mapel"], "^unknown method 'mapel'. Did you mean 'maple'"),
     (["zero_shot", "--n-views", "0"], "headroom: n_views=0 does not fit"),
+    (["zero_shot", "--sample", "longtale"], "--sample longtale: expected balanced or longtail.*mean 'longtail'"),
+    (["zero_shot", "--sample", "longtail", "--limit", "0"], "--sample longtail needs --limit"),
     (["zero_shot", "--dataset", "scetch"], "scetch.*Did you mean 'sketch'")])
 def test_headroom_says_what_does_not_fit(arguments, told, here):
     with pytest.raises((ValueError, TypeError), match=told):
