@@ -2,6 +2,8 @@
 
     domain_generalisation   every method on imagenet, v2, sketch, r, a and c; seeds of prompts: see ONE_SEED
     long_tail               the same on long-tailed samples
+    cross_dataset           prompts of imagenet on the ten transfer sets (--seeds 1)
+    pug                     prompts of imagenet on the ten sweeps of one factor each (--seeds 1)
     promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
     base_to_novel           what is learned on the base half of transfer sets, on both halves, three seeds
     maple_ablation          the same: MaPLe less deep, not coupled, prompts in one encoder
@@ -20,6 +22,7 @@ import pandas as pd
 import torch
 
 import minipsync as mp
+from minipsync.data.mini import PUG, TRANSFER
 from minipsync.evaluation import resampling
 from minipsync.evaluation.prompts import learned
 from minipsync.evaluation.protocols import OOD, SEEDS
@@ -33,6 +36,7 @@ OUT = Path(__file__).resolve().parent.parent / "results/mini"
 LOSSES = ("entropy", "alignment", "discrimination")
 FEW_SHOT_SETS = ("animals", "vehicles", "signs", "instruments", "dishes")
 ENTROPY_ALONE = "entropy with PromptSync's views"
+PUGS = tuple(f"pug_{factor}" for factor in PUG)
 SAME_CLASSES = {"imagenet", *OOD, "c", *(f"{name}_longtail" for name in (*OOD, "imagenet"))}
 
 # Several seeds of prompts: on the papers' shifted sets, and everywhere for what takes milliseconds an image.
@@ -50,6 +54,8 @@ METHODS = {
     "tip_adapter": ("tip_adapter", {}), "ensemble of 80": ("zero_shot", {"ensemble": "80"})}
 FROM_PICTURES = ("nearest_mean", "tip_adapter")           # of the source: features that are kept, not shipped
 NO_PROMPTS = ("zero_shot", "confident_views")
+TRANSFERRED = {label: METHODS[label] for label in (
+    "zero_shot", "coop", "maple", "tpt", "maple_tpt", "promptalign", "promptsync_star")}
 ABLATION = {"none (MaPLe)": ("maple", {})} | {
     " + ".join(on): ("promptsync_star", {loss: loss in on for loss in LOSSES})
     for k in (1, 2, 3) for on in combinations(LOSSES, k)} | {
@@ -68,11 +74,14 @@ TABLES = {
     "domain_generalisation": (METHODS, ("imagenet", *OOD, "c"),
                               ("zero_shot", "confident_views", "maple", "maple_tpt", ENTROPY_ALONE), 200),
     "long_tail": (METHODS, tuple(f"{name}_longtail" for name in OOD), ("maple", ENTROPY_ALONE), 200),
+    "cross_dataset": (TRANSFERRED, tuple(TRANSFER), ("zero_shot", "maple", "maple_tpt"), 60),
+    "pug": (TRANSFERRED, PUGS, ("zero_shot", "maple", "maple_tpt"), 60),
     "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 120),
     "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
     "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
 AVERAGES = {"domain_generalisation": {"ood_average": list(OOD)},
-            "long_tail": {"ood_average": [f"{name}_longtail" for name in OOD]}}
+            "long_tail": {"ood_average": [f"{name}_longtail" for name in OOD]},
+            "cross_dataset": {"average": list(TRANSFER)}, "pug": {"average": list(PUGS)}}
 
 
 def from_source(bench, variants: dict, names, args) -> Iterator:
@@ -136,7 +145,7 @@ def differences(records: dict, references, averages: dict[str, list[str]]) -> pd
     and by themselves for all single data sets.
     """
     labels, sets = (list(dict.fromkeys(key[i] for key in records)) for i in (0, 1))
-    shared = set(sets) <= SAME_CLASSES
+    shared = set(sets) <= SAME_CLASSES or set(sets) <= set(PUGS)
     rows: dict[tuple[str, bool], list[dict]] = {}
     for reference, label in product(references, labels):
         found = {d: gaps(records[label, d], records[reference, d]) for d in sets

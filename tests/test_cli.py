@@ -193,7 +193,7 @@ def test_headroom_shows_the_settings_that_it_has():
     (["tpt", "--depth", "3"], "^--depth: tpt has no such setting"),
     (["mapel"], "^unknown method 'mapel'. Did you mean 'maple'"),
     (["zero_shot", "--n-views", "0"], "headroom: n_views=0 does not fit"),
-    (["zero_shot", "--sample", "longtale"], "--sample longtale: expected balanced or longtail.*mean 'longtail'"),
+    (["zero_shot", "--sample", "longtale"], "--sample longtale: expected balanced or long.*mean 'longtail'"),
     (["zero_shot", "--sample", "longtail", "--limit", "0"], "--sample longtail needs --limit"),
     (["zero_shot", "--dataset", "scetch"], "scetch.*Did you mean 'sketch'")])
 def test_headroom_says_what_does_not_fit(arguments, told, here):
