@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from . import __version__, distributed
 from .data import Dataset
 from .data.full import ROOT
-from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark
+from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, clip_settings
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
 from .evaluation.headroom import headroom as look_for_headroom
@@ -112,7 +112,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     known = [name for name in methods if name in REGISTRY]
     _try(problems, check_settings, run, known, typed if known else {})
     _stop_at(problems)
-    clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
+    clip = bench.clip(**clip_settings(benchmark, model, weights, precision, device or own_device))
     place = Place(bench, clip, typed, prompts, source, trained_on, _prepare_again,
                   _typed_here(benchmark, model, weights, trained_on, prompts))
     plan = [(data, method, s) for data in sets for method in methods
@@ -147,7 +147,7 @@ def headroom(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(REG
     check_settings(headroom, [method], typed)
     bench = _bench(benchmark, root, partial, model, weights)
     data = _sampled(bench, dataset, sample, limit, sample_seed)
-    clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device))
+    clip = bench.clip(**clip_settings(benchmark, model, weights, precision, device))
     place = Place(bench, clip, typed, prompts, source, trained_on, _prepare_again,
                   _typed_here(benchmark, model, weights, trained_on, prompts))
     tried: dict[str, Any] = {}
@@ -175,7 +175,7 @@ def fit(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(TRAINED)
     check_settings(fit, [method], settings or {})
     bench, typed = _bench(benchmark, root, partial, model, weights), settings or {}
     train = bench.dataset(dataset, "train")
-    clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device))
+    clip = bench.clip(**clip_settings(benchmark, model, weights, precision, device))
     own = values_for(REGISTRY[method].Config, typed)
     built = build(method, clip, train.class_names,
                   **{**bench.settings(method, train.name), **own, "seed": seed})
@@ -207,7 +207,7 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
     own_device = distributed.start()
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
-    clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
+    clip = bench.clip(**clip_settings(benchmark, model, weights, precision, device or own_device))
     place = Place(bench, clip, settings or {}, prompts, out, dataset, _prepare_again, listed=train)
     for method, s in itertools.product(methods, _seeds(seed)):
         built: Any = place.build(method, train.class_names, s)
@@ -304,13 +304,6 @@ def _typed_here(benchmark: str, model: str, weights: str, trained_on: str, promp
     return (("--benchmark", benchmark), ("--model", model), ("--weights", weights),
             ("--dataset", trained_on * (trained_on != "imagenet")),
             ("--prompts", prompts * (prompts != PROMPTS)))
-
-
-def _clip_settings(name: str, model: str, weights: str, precision: str,
-                   device: str | torch.device) -> dict:
-    """What `bench.clip` is to be given."""
-    settings = {"precision": precision, "device": device or None}
-    return settings | ({"name": model or "ViT-B-16", "weights": weights or None} if name == "full" else {})
 
 
 def _seeds(text: str) -> list:

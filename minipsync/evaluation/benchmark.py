@@ -23,6 +23,7 @@ from ..data.own import split_half
 from ..data.sampling import balanced_name, long_tailed, tail_counts
 from ..data.splits import SPLITS
 from ..files.paths import expand, read_text
+from ..files.tensors import read_metadata
 from ..methods import REGISTRY, Method, build, prompt_files
 from ..methods.with_source import SourceMethod, find_source, prepare_and_keep
 from ..settings import did_you_mean
@@ -118,6 +119,12 @@ class Benchmark:
             if not same_name:
                 raise
             path = same_name[0]
+        theirs = json.loads(read_metadata(path)["class_names"])
+        if train is not None and theirs != train.class_names:      # of an incomplete copy no picture says so
+            raise FileNotFoundError(
+                f"no prompts fit {method.name} on {method.clip.name}: those of {path.name} were learned on "
+                f"another {train.name}, of {len(theirs)} classes ({theirs[0]}, …), not "
+                f"{len(train.class_names)} ({train.class_names[0]}, …); fit and save your own")
         method.load(path)
 
     def load_source(self, method: SourceMethod, trained_on: Dataset | str,
@@ -244,3 +251,12 @@ def benchmark(name: str = "mini", root: str | Path | None = None,
         raise ValueError(f"benchmark {name!r} is in the package and takes no root or partial; for real "
                          "data sets say benchmark('full', root=…)")
     return MiniBenchmark()
+
+
+def clip_settings(name: str, model: str = "", weights: str = "", precision: str = "fp32",
+                  device: Any = "") -> dict[str, Any]:
+    """What `clip` of the benchmark `name` is to be given, from texts of which an empty one is the default.
+
+    The mini benchmark has a CLIP of its own: there model and weights must be empty."""
+    settings = {"precision": precision, "device": device or None}
+    return settings | ({"name": model or "ViT-B-16", "weights": weights or None} if name == "full" else {})

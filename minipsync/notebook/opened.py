@@ -1,0 +1,94 @@
+"""Which benchmark a notebook runs on: the parameters that all notebooks have, and what follows from them.
+
+    bench, clip = open_benchmark(globals(), dataset=lambda bench: bench.names, limit=(0, None))
+    data = data_set(bench, dataset)
+    method = ready(bench, clip, "promptsync", data, prompts, source)
+
+So `-p benchmark full -p root /data` turns a notebook from the laptop to the papers' data sets, with the
+records, prompts and source statistics of the command line.
+"""
+
+import types
+from pathlib import Path
+from typing import Any
+
+from ..clip.encoders import Clip
+from ..data import Dataset
+from ..evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, clip_settings
+from ..evaluation.prompts import learned
+from ..methods import REGISTRY, Method, build
+from .parameters import ParameterError, check_parameters
+
+COMMON: dict[str, Any] = {
+    "benchmark": list(BENCHMARKS), "root": str, "partial": bool, "model": str, "weights": str, "device": str,
+    "precision": ["fp32", "fp16", "bf16"], "records": str, "prompts": str, "source": str}
+SMALL = {"shots": 1, "epochs": 1, "batch_size": 50}              # a training that only shows that all works
+FULL = "docs/full.md says how to get the data sets, and which commands make prompts and source statistics"
+
+
+def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmark, Clip]:
+    """Check a notebook's parameters, and open what they ask for: (benchmark, its CLIP).
+
+    namespace: `globals()` of the notebook, which has the parameters of COMMON
+    declared:  the notebook's other parameters, as for `check_parameters`; a function is given the benchmark,
+               as dataset=lambda bench: bench.names
+
+    Raises ParameterError for what does not fit, FileNotFoundError for a benchmark whose folder is not there.
+    """
+    asked = check_parameters({name: namespace[name] for name in COMMON if name in namespace}, **COMMON)
+    name, own = asked["benchmark"], [each for each in ("root", "partial", "model", "weights") if asked[each]]
+    if name == "mini" and own:
+        raise ParameterError(f"{own[0]} = {asked[own[0]]!r}: the mini benchmark is in the package and has a "
+                             f"CLIP of its own; for others say -p benchmark full. {FULL}")
+    try:
+        bench = benchmark(name, asked["root"] or None, asked["partial"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {FULL}") from None
+    if getattr(bench, "root", "") is None:
+        raise ParameterError("root is empty: expected the folder that holds the data sets, -p root /data. "
+                             + FULL)
+    check_parameters(namespace, **COMMON, **{
+        key: kind(bench) if isinstance(kind, types.FunctionType) else kind for key, kind in declared.items()})
+    return bench, bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
+                                             asked["device"]))
+
+
+def data_set(bench: Benchmark, name: str, split: str = "test") -> Dataset:
+    """The data set `name`; FileNotFoundError that says where to read on if it is not there."""
+    try:
+        return bench.dataset(name, split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {FULL}") from None
+
+
+def ready(bench: Benchmark, clip: Clip, name: str, data: Dataset, prompts: str | Path = "",
+          source: str | Path = "", seed: int | None = None, **settings: Any) -> Method | None:
+    """`bench.build`; where prompts or what is known of the source are missing, a line that says how to get
+    them, and None.
+
+    prompts, source: folders to look in before the package. seed: of the prompts.
+
+    Of an incomplete copy (partial=True) no numbers are wanted, but that all works: there prompts that are
+    missing are learned from a picture of each class, once over, and kept in `prompts`.
+    """
+    made = {"clip": clip, "prompt_seed": seed, "prompts": prompts or "auto", "source": source or None,
+            **settings}
+    try:
+        return bench.build(name, data, **made)
+    except FileNotFoundError as error:
+        missing = str(error).split("; ")[0]
+    bare = bench.build(name, data, clip=clip, load=False, **settings)
+    kind, train = (*bare.accepts, name)[0], bench.training_data("imagenet")
+    if not getattr(bench, "partial", False) or isinstance(train, str):
+        prepare = f", minipsync prepare {name} --benchmark {bench.name}" if bare.needs else ""
+        print(f"{name} is left out: {missing}. Make them: minipsync fit {kind} --benchmark {bench.name}"
+              + prepare)
+        return None
+    print(f"{name}: no prompts; {kind} learns some from a picture of each class, to show that all works")
+    own = {key: value for key, value in bare.config.model_dump().items()
+           if key in REGISTRY[kind].Config.model_fields and key in (bare.prompt_settings or (key,))}
+    if not prompts:
+        raise ParameterError("prompts is empty: expected a folder that keeps the prompts learned here")
+    small = build(kind, clip, train.class_names, **own | ({} if seed is None else {"seed": seed}))
+    learned(small, train, prompts, progress=False, **SMALL)
+    return bench.build(name, data, **made)
