@@ -22,7 +22,7 @@ from .parameters import ParameterError, check_parameters
 COMMON: dict[str, Any] = {
     "benchmark": list(BENCHMARKS), "root": str, "partial": bool, "model": str, "weights": str, "device": str,
     "precision": ["fp32", "fp16", "bf16"], "records": str, "prompts": str, "source": str}
-SMALL = {"shots": 1, "epochs": 1, "batch_size": 50}              # a training that only shows that all works
+SMALL = {"shots": 1, "epochs": 1, "warmup_epochs": 0, "batch_size": 50}       # only shows that all works
 FULL = "docs/full.md says how to get the data sets, and which commands make prompts and source statistics"
 
 

@@ -99,12 +99,45 @@ def test_form(path):
     """Executed, in order, small, and about no machine in particular."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "parameters" in code[1].metadata.get("tags", []) and "check_parameters" in code[2].source
+    assert "parameters" in code[1].metadata.get("tags", [])
+    assert re.search("check_parameters|open_benchmark", code[2].source)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
     assert path.stat().st_size <= 300_000
     assert all(cell.source.count("\n") < 25 for cell in code)
     assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["00_welcome", "05_tpt", "06_promptalign", "07_promptsync"])
+def test_the_full_benchmark(name, tmp_path, look):
+    """On look-alikes of the papers' folders, with small prompts and statistics that are made on the way."""
+    process = papermill(tmp_path, "benchmark", "full", "root", look, "model", "mini", "partial", "True",
+                        "limit", 4, notebook=ROOT / f"notebooks/{name}.ipynb")
+    said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said[-3000:]
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    shown = "".join(str(output) for cell in cells for output in cell.get("outputs", []))
+    assert "full, partial copy, sketch" in shown and "mini, sketch" not in shown
+    tables = [pd.read_csv(file) for file in tmp_path.glob("results/records/*.csv")]
+    assert tables and {len(table) for table in tables} == {4}
+    if name != "00_welcome":
+        assert "published, ViT-B/16" in shown
+
+
+@pytest.fixture(scope="module")
+def look(tmp_path_factory):
+    """The full benchmark's folders, a few pictures a class."""
+    folder = tmp_path_factory.mktemp("look")
+    subprocess.run([sys.executable, str(ROOT / "tests/lookalikes.py"), str(folder)], check=True,
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return folder
+
+
+def test_the_full_benchmark_says_what_it_lacks(tmp_path):
+    process = papermill(tmp_path, "benchmark", "full")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0 and "root is empty" in said and "docs/full.md" in said
 
 
 @pytest.mark.parametrize(("name", "parameters"), [
