@@ -84,9 +84,9 @@ class World:
         return mp.build("zero_shot", self.clip, self.names)
 
     def trained(self, lr: float):
-        """MaPLe learned from 16 shots of the source at another rate than the paper's."""
+        """MaPLe learned from 16 shots of the source at this rate."""
         train = self.bench.dataset("imagenet", "train")
-        return learned(self.bench.build("maple", train, clip=self.clip, load=False), train, self.work,
+        return learned(self.bench.build("maple", train, clip=self.clip, load=False), train, self.work / "rates",
                        progress=False, lr=lr)
 
     def build(self, name: str, **settings):
@@ -160,7 +160,7 @@ def rates(world: World) -> list[Row]:
     sweeps: dict[str, tuple[float, Callable]] = {
         "TPT": (5e-3, lambda lr: world.build("tpt", lr=lr)),
         "MaPLe + TPT": (4e-2, lambda lr: world.build("maple_tpt", lr=lr)),
-        "MaPLe": (0.0026, lambda lr: world.build("maple") if lr == 0.0026 else world.trained(lr))}
+        "MaPLe": (0.0026, world.trained)}
     rows = []
     for name, (paper, make) in sweeps.items():
         pictures, labels = world.some("val", None if name == "MaPLe" else min(world.limit, 100))

@@ -95,7 +95,8 @@ def test_prompts_of_another_class_list_are_not_taken(full, tmp_path):
     other.set_class_names(["cat", "dog"])
     other.trained_on = "imagenet"
     prompt_files.save(other, tmp_path / "p/other.safetensors")
-    with pytest.raises(FileNotFoundError, match="other.safetensors were learned on another imagenet, of 2 cl"):
+    with pytest.raises(FileNotFoundError, match="other.safetensors were learned on another imagenet, of 2"):
         bench.build("maple", data_set(bench, "a"), clip=clip, prompts="p")
     prompt_files.save(method, tmp_path / "p/other.safetensors")
-    assert bench.build("maple", data_set(bench, "a"), clip=clip, prompts="p").prompts_from == "other.safetensors"
+    found = bench.build("maple", data_set(bench, "a"), clip=clip, prompts="p")
+    assert found.prompts_from == "other.safetensors"
