@@ -86,8 +86,8 @@ class World:
     def trained(self, lr: float):
         """MaPLe learned from 16 shots of the source at this rate."""
         train = self.bench.dataset("imagenet", "train")
-        return learned(self.bench.build("maple", train, clip=self.clip, load=False), train, self.work / "rates",
-                       progress=False, lr=lr)
+        method = self.bench.build("maple", train, clip=self.clip, load=False)
+        return learned(method, train, self.work / "rates", progress=False, lr=lr)
 
     def build(self, name: str, **settings):
         """A method with the paper's settings and the prompts of the package (or of `work`)."""

@@ -1,10 +1,10 @@
 """Measure the tables of results/mini: `python -m benchmarks.mini_tables domain_generalisation`.
 
     domain_generalisation   every method on imagenet, v2, sketch, r, a and c; seeds of prompts: see ONE_SEED
-    long_tail               the same on long-tailed samples
+    long_tail               the same on long-tailed samples (--seeds 1 --limit 100)
     cross_dataset           prompts of imagenet on the ten transfer sets (--seeds 1)
     pug                     prompts of imagenet on the ten sweeps of one factor each (--seeds 1)
-    promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone
+    promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone (--seeds 1)
     base_to_novel           what is learned on the base half of transfer sets, on both halves, three seeds
     maple_ablation          the same: MaPLe less deep, not coupled, prompts in one encoder
 
@@ -76,7 +76,7 @@ TABLES = {
     "long_tail": (METHODS, tuple(f"{name}_longtail" for name in OOD), ("maple", ENTROPY_ALONE), 200),
     "cross_dataset": (TRANSFERRED, tuple(TRANSFER), ("zero_shot", "maple", "maple_tpt"), 60),
     "pug": (TRANSFERRED, PUGS, ("zero_shot", "maple", "maple_tpt"), 60),
-    "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 120),
+    "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 60),
     "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
     "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
 AVERAGES = {"domain_generalisation": {"ood_average": list(OOD)},
