@@ -4,7 +4,7 @@
     long_tail               the same on long-tailed samples (--seeds 1 --limit 100)
     cross_dataset           prompts of imagenet on the ten transfer sets (--seeds 1)
     pug                     prompts of imagenet on the ten sweeps of one factor each (--seeds 1)
-    promptsync_ablation     PromptSync* with every subset of its three losses, and with each part alone (--seeds 1)
+    promptsync_ablation     PromptSync* with subsets of its three losses, and with each part alone (--seeds 1)
     base_to_novel           what is learned on the base half of transfer sets, on both halves, three seeds
     maple_ablation          the same: MaPLe less deep, not coupled, prompts in one encoder
 
