@@ -223,26 +223,6 @@ def compare(a: Result | pd.DataFrame | str | Path, b: Result | pd.DataFrame | st
                       both["label_a"].nunique(), margin)
 
 
-def newcombe(table: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """95 % interval of a difference of paired proportions, p_a - p_b, of independent images (Newcombe,
-    Statistics in Medicine 17, 1998, p. 2635, method 10), to hold against one that resamples classes.
-
-    table: [[both right, only a right], [only b right, both wrong]]"""
-    (e, f), (g, h) = table
-    n = e + f + g + h
-    p_a, p_b = (e + f) / n, (e + g) / n
-    (low_a, high_a), (low_b, high_b) = wilson(e + f, n), wilson(e + g, n)
-    product = (e + f) * (g + h) * (e + g) * (f + h)
-    cross = e * h - f * g
-    phi = (max(cross - n / 2, 0) if cross > 0 else cross) / math.sqrt(product) if product else 0.0
-
-    def arm(x: float, y: float) -> float:                 # x and y: distances from an accuracy to its limit
-        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
-
-    d = p_a - p_b
-    return d - arm(p_a - low_a, high_b - p_b), d + arm(high_a - p_a, p_b - low_b)
-
-
 def wilson(right: float, n: int) -> tuple[float, float]:
     """95 % interval (Wilson 1927) of the accuracy right / n, (low, high)."""
     low, high = proportion_confint(right, n, alpha=0.05, method="wilson")

@@ -23,7 +23,6 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from minipsync.data import folder
 from minipsync.evaluation.evaluate import balanced_order, compare, evaluate
 from minipsync.evaluation.records import RecordFile
-from minipsync.evaluation.results import newcombe
 from minipsync.methods.prediction import Prediction
 from minipsync.report.runs import load_runs
 from minipsync.source.domain import SourceDomain
@@ -424,22 +423,6 @@ def test_compare(tmp_path):
     assert from_files.interval == found.interval and (from_files.a, from_files.b) == ("good", "poor")
     some = compare(good, poor.records.head(100))
     assert some.n == 100 and some.left_out == 155 and "155 images" in repr(some)
-
-
-def test_newcombe_interval_of_the_literature():
-    """Newcombe 1998, table II, method 10, and Altman et al. 2000, table 6.2."""
-    assert newcombe([[36, 12], [2, 0]]) == pytest.approx((0.0569, 0.3404), abs=5e-5)
-    assert newcombe([[20, 12], [2, 16]]) == pytest.approx((0.0562, 0.3292), abs=5e-5)
-    assert newcombe([[14, 5], [0, 22]]) == pytest.approx((0.011, 0.226), abs=5e-4)
-
-
-def test_newcombe_interval_covers():
-    """About 95 % of the intervals hold the truth, for pairs that agree often and for pairs that do not."""
-    draw = np.random.RandomState(0)
-    for shares in ([0.5, 0.1, 0.05, 0.35], [0.25, 0.3, 0.2, 0.25]):
-        truth = shares[1] - shares[2]
-        intervals = [newcombe(table.reshape(2, 2).tolist()) for table in draw.multinomial(150, shares, 400)]
-        assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.99
 
 
 def test_compare_refuses():
