@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from IPython.display import display
-
 
 def explore(show: Callable[..., Iterable[Any]], live: bool | None = None, **controls: Any) -> None:
     """Display what `show` returns, and again whenever a reader moves a control.
@@ -25,6 +23,8 @@ def explore(show: Callable[..., Iterable[Any]], live: bool | None = None, **cont
                         f"{', '.join(start)}: expected a control and a default for each")
     if live is None:
         live = "JPY_SESSION_NAME" in os.environ            # set by Jupyter's server for a notebook's kernel
+    from IPython.display import display
+
     if not live:
         display(*show())
         return

@@ -9,8 +9,6 @@ has `difference`, `interval` or `low` and `high`, and, if no interval without 0 
 from collections.abc import Mapping
 from typing import Any
 
-from IPython.display import Markdown
-
 from ..evaluation.results import LEVEL, NOT_TOLD_APART, verdict
 
 
@@ -31,15 +29,17 @@ def told(d: Any) -> str:
 
 
 def grouped(differences: Mapping[str, Any]) -> str:
-    """All differences by what they show: "**Better**: a +2.1 (0.3 to 3.9). **Not told apart**: b …"."""
+    """All differences by what they show: "Better: a +2.1 (0.3 to 3.9). Not told apart: b …", in Markdown."""
     found: dict[str, list[str]] = {kind: [] for kind in ("better", "worse", LEVEL, NOT_TOLD_APART)}
     for name, d in differences.items():
         found[_parts(d)[3]].append(f"{name} {points(d)}")
     return " ".join(f"**{kind.capitalize()}**: {'; '.join(names)}." for kind, names in found.items() if names)
 
 
-def say(*sentences: Any) -> Markdown:
-    """Sentences as a paragraph of the notebook."""
+def say(*sentences: Any) -> Any:
+    """Sentences as a paragraph of the notebook: an IPython.display.Markdown."""
+    from IPython.display import Markdown
+
     return Markdown(" ".join(map(str, sentences)))
 
 

@@ -2,7 +2,6 @@
 import ipywidgets
 import pytest
 
-from minipsync.notebook import explore as module
 from minipsync.notebook.explore import control, explore
 
 
@@ -10,7 +9,7 @@ from minipsync.notebook.explore import control, explore
 def shown(monkeypatch):
     """What was displayed."""
     found = []
-    monkeypatch.setattr(module, "display", lambda *things: found.extend(things))
+    monkeypatch.setattr("IPython.display.display", lambda *things: found.extend(things))
     return found
 
 
