@@ -1,0 +1,51 @@
+"""Write a notebook as one page that needs no network: `python docs/build_page.py results/demo_07.ipynb`.
+
+`make demo` calls it. The page lies beside the notebook, ends in .html, and holds its pictures and equations.
+"""
+
+import sys
+from pathlib import Path
+
+from jinja2 import pass_context
+from mathml import to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+# nbconvert's page without what it loads from the network: MathJax, mermaid, require.js, the widgets' scripts
+TEMPLATE = "{%- extends 'lab/index.html.j2' -%}" + "".join(
+    f"{{% block {name} %}}{{% endblock %}}" for name in
+    ("html_head_js_requirejs", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets"))
+
+
+class Typeset(IPythonRenderer):
+    """nbconvert's Markdown, with equations as MathML."""
+
+    def inline_math(self, body):
+        """An equation within a sentence."""
+        return to_mathml(body)
+
+    def block_math(self, body):
+        """An equation on a line of its own."""
+        return to_mathml(body, block=True)
+
+
+class OfflineExporter(HTMLExporter):
+    """A notebook with its stored outputs as a page that loads nothing."""
+
+    @pass_context
+    def markdown2html(self, context, source):
+        """A Markdown cell as HTML."""
+        attachments = context.get("cell", {}).get("attachments", {})
+        return MarkdownWithMath(renderer=Typeset(escape=False, attachments=attachments)).render(source)
+
+
+def build(notebook: Path) -> Path:
+    """Write the page of a notebook; its path. Raises ValueError for an equation that cannot be typeset."""
+    page, _ = OfflineExporter(raw_template=TEMPLATE).from_filename(str(notebook))
+    target = notebook.with_suffix(".html")
+    target.write_text(page, encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))

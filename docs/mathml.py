@@ -1,0 +1,19 @@
+"""Equations as MathML, which browsers show by themselves: nothing has to be loaded to read them."""
+
+from latex2mathml.converter import convert
+
+
+def to_mathml(latex: str, block: bool = False) -> str:
+    r"""A formula in LaTeX, without its `$`, as a `<math>` element; with `block`, on a line of its own.
+
+    Raises ValueError where latex2mathml cannot read it, or does not know one of its commands.
+    """
+    try:
+        element = convert(latex.strip(), display="block" if block else "inline")
+    except Exception as error:                       # latex2mathml has an error for each kind of mistake
+        raise ValueError(f"the equation {latex!r} cannot be typeset ({type(error).__name__}: {error}); expected "
+                         "LaTeX that latex2mathml knows: write it in another way") from error
+    if "\\" in element.replace("<mi>\\</mi>", "") or "<mi>\\" in element:   # an unknown command is left as it is
+        raise ValueError(f"the equation {latex!r} has a command that latex2mathml does not know, it made "
+                         f"{element!r} of it; write it in another way")
+    return element
