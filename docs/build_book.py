@@ -90,6 +90,7 @@ def contents(caption: str, paths: list[str]) -> str:
     """A part of the table of contents; the API reference stands before what is about the project."""
     reference = ["api"] if caption == "Project" else []
     names = "\n".join([*reference, *(str(PurePosixPath(path).with_suffix("")) for path in paths)])
+    names = names.replace("docs/METHODS", "METHODS: what every method computes <docs/METHODS>")
     return f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n{names}\n```\n"
 
 
@@ -112,8 +113,7 @@ def build(folder: Path) -> None:
         if sphinx(["-q", "-W", "--keep-going", "-c", str(HERE / "book"), "-d", str(states), str(staged),
                    str(folder)]):
             raise RuntimeError(f"Sphinx did not make {folder}: mend what it complains of above, in the page it names")
-    (folder / ".buildinfo").unlink(missing_ok=True)
-    build_api.build(folder / "api")
+    build_api.build(folder / "api", site="index.html")
     if lines := broken(folder):
         raise RuntimeError("\n".join(["these links are broken, mend them in the page they stand on:", *lines]))
 

@@ -15,7 +15,7 @@ _LIST = re.compile(r"[-*] ")
 
 # one place: "5.9.2", "7d", "7, d", "6.11", "6, point 11", "6, points 1 and 2"
 _NUMBER = r"\d+(?:\.\d+)*"
-_POINTS = r",\s+points?\s+\d+(?:(?:,\s+|\s+and\s+|\s+to\s+)\d+)*|,\s+[a-z](?=[).;,])|[a-z]\b"
+_POINTS = r",\s+points?\s+\d+(?:(?:,\s+|\s+and\s+|\s+to\s+)\d+)*|,\s+[a-z](?=[).;,]|$)|[a-z]\b"
 _PLACE = rf"{_NUMBER}\b(?:{_POINTS})?|{_NUMBER}[a-z]\b"
 # between two places; a comment goes on behind the # of the next line
 _GAP = r"\s+(?:#\s+)?"

@@ -22,7 +22,8 @@ highlight_language = "none"                          # a block is code where it 
 html_theme = "furo"
 html_math_renderer = "mathml"
 html_static_path, html_css_files = ["book.css"], ["book.css"]
-html_use_index = html_copy_source = html_show_sphinx = False
+html_use_index = html_copy_source = html_show_sphinx = html_show_copyright = False
+html_show_search_summary = False                     # it is fetched, which a page opened from a disk cannot
 METHODS = "docs/METHODS"
 
 
