@@ -6,7 +6,6 @@
 import sys
 from pathlib import Path
 
-from jinja2 import pass_context
 from mathml import to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -29,19 +28,16 @@ class Typeset(IPythonRenderer):
         return to_mathml(body, block=True)
 
 
-class OfflineExporter(HTMLExporter):
-    """A notebook with its stored outputs as a page that loads nothing."""
-
-    @pass_context
-    def markdown2html(self, context, source):
-        """A Markdown cell as HTML."""
-        attachments = context.get("cell", {}).get("attachments", {})
-        return MarkdownWithMath(renderer=Typeset(escape=False, attachments=attachments)).render(source)
+def to_html(markdown: str) -> str:
+    """A Markdown cell as HTML."""
+    return MarkdownWithMath(renderer=Typeset(escape=False)).render(markdown)
 
 
 def build(notebook: Path) -> Path:
     """Write the page of a notebook; its path. Raises ValueError for an equation that cannot be typeset."""
-    page, _ = OfflineExporter(raw_template=TEMPLATE).from_filename(str(notebook))
+    exporter = HTMLExporter(raw_template=TEMPLATE)
+    exporter.register_filter("markdown2html", to_html)
+    page, _ = exporter.from_filename(str(notebook))
     target = notebook.with_suffix(".html")
     target.write_text(page, encoding="utf-8")
     return target

@@ -47,15 +47,18 @@ def with_anchors(text: str) -> str:
     """METHODS.md with an anchor before every section and point, points as paragraphs, formulas on lines."""
     lines, in_list = [], False
     parts = list(_parts(text))
-    for (key, shown, line), following in zip(parts, [*parts[1:], ("", "", "")], strict=True):
+    for (key, shown, line), (next_key, _, following) in zip(parts, [*parts[1:], ("", "", "")], strict=True):
         if key:
             lines += ["", f"({anchor(key)})=", shown]
             in_list = False
         else:
             lines.append(shown)
             in_list = bool(_LIST.match(line)) or in_list and line.startswith(" ")
-        goes_on = line.strip() and following[2].strip() and not following[0]
-        if goes_on and not in_list and (_is_formula(line) or _is_formula(following[2])):
+        titled = key and _SECTION.fullmatch(line) and not following.startswith(" ")
+        if titled or line.startswith("|") and not following.startswith("|"):
+            lines.append("")                                                  # a title and a table end here
+        elif line.strip() and following.strip() and not next_key and not in_list \
+                and (_is_formula(line) or _is_formula(following)):
             lines[-1] += "\\"                                                 # the line ends here when shown, too
     return "\n".join(lines) + "\n"
 
@@ -101,4 +104,4 @@ def _next(previous: str) -> tuple[str, ...]:
 
 
 def _is_formula(line: str) -> bool:
-    return bool(re.match(r"  \S", line))
+    return bool(re.match(r"  \S.*=", line))
