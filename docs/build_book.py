@@ -1,8 +1,8 @@
 """Write notebooks, guides and API reference as one static site: `python docs/build_book.py build/book`.
 
-`make book` calls it. The pages need no network, neither to be made nor to be read: no script, style, picture or
-font of theirs lies elsewhere. Notebooks are shown with the outputs they are stored with. A broken link, picture or
-anchor stops the build.
+`make book` calls it. The pages need no network, neither to be made nor to be read: no script, style, picture
+or font of theirs lies elsewhere. Notebooks are shown with the outputs they are stored with. A broken link,
+picture or anchor stops the build.
 """
 
 import inspect
@@ -26,11 +26,13 @@ FRONT = "index.md"                                       # README.md is the fron
 CARD = "minipsync/assets/MODEL_CARD.md"
 GUIDES = ["docs/METHODS.md", "docs/mini.md", "docs/full.md", "docs/data.md"]
 PICTURES = {".webp", ".png", ".jpg", ".svg"}
-LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*)\]\((?P<place>[^()\s]+)\)")
+# code, in fences, indented or within a line, has no links
+CODE = r"(?P<code>^(?P<fence>```+)[\s\S]*?^(?P=fence)|^(?: {4}|\t).*$|`[^`\n]+`(?!\]))"
+LINK = r"(?P<picture>!?)\[(?P<text>[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*)\]\((?P<place>[^()\s]+)\)"
 
 
 def pages() -> dict[str, list[str]]:
-    """{caption: paths in the repository} of all pages but the front page, in the order in which they are read."""
+    """{caption: paths in the repository} of all pages but the front page, in the order of reading."""
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/*.ipynb"))
     others = sorted({path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")} - set(GUIDES))
     return {"Notebooks": notebooks, "Guides": [*GUIDES, *others, CARD],
@@ -40,12 +42,12 @@ def pages() -> dict[str, list[str]]:
 def lead_to_pages(text: str, page: str, known: set[str]) -> str:
     """The Markdown of `page` with links that fit the site: to its pages, and for code to the API reference.
 
-    A link to another file or folder of the repository becomes its text, as the site does not have it. One that leads
-    nowhere is left as it is, and stops the build.
+    A link to another file or folder of the repository becomes its text, as the site does not have it. One
+    that leads nowhere is left as it is, and stops the build.
     """
     def lead(found: re.Match[str]) -> str:
-        place, _, fragment = found["place"].partition("#")
-        if found["picture"] or not place or re.match(r"[a-z]+:", place):
+        place, _, fragment = (found["place"] or "").partition("#")
+        if found["code"] or found["picture"] or not place or re.match(r"[a-z]+:", place):
             return found[0]
         target = PurePosixPath(os.path.normpath(PurePosixPath(page).parent / place)).as_posix()
         if target == "README.md":
@@ -55,15 +57,14 @@ def lead_to_pages(text: str, page: str, known: set[str]) -> str:
         if target not in known and module in build_api.modules():
             return f"[{found['text']}](api:{module.replace('.', '/')}.html)"
         return found["text"] if target not in known and (ROOT / target).exists() else found[0]
-    # code, in fences, indented or within a line, has no links
-    return re.sub(r"(?P<code>^(?P<fence>```+)[\s\S]*?^(?P=fence)|^(?: {4}|\t).*$|`[^`\n]+`(?!\]))|" + LINK.pattern,
-                  lambda found: found[0] if found["code"] else lead(found), text, flags=re.M)
+    return re.sub(f"{CODE}|{LINK}", lead, text, flags=re.M)
 
 
 def stage(folder: Path) -> None:
     """Lay out what becomes a page, in the repository's own tree, so that links between pages hold."""
     paths = ["README.md", *(path for group in pages().values() for path in group)]
-    pictures = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*") if path.suffix in PICTURES]
+    pictures = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*")
+                if path.suffix in PICTURES]
     known = {*paths, *pictures}
     for name in pictures:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +97,11 @@ def contents(caption: str, paths: list[str]) -> str:
 
 def list_of_modules() -> str:
     """A page that leads to the API reference: each module with the first sentence of its docstring."""
-    lines = ["# API reference", "", "What the docstrings say, a page for each module; `make docs` writes them alone.",
-             "", "| module | |", "|---|---|"]
+    lines = ["# API reference", "", "What the docstrings say, a page for each module.", "",
+             "| module | |", "|---|---|"]
     for name in build_api.modules():
-        first = (inspect.getdoc(import_module(name)) or "").split("\n\n")[0].replace("\n", " ").replace("|", r"\|")
+        first = (inspect.getdoc(import_module(name)) or "").split("\n\n")[0].replace("\n", " ")
+        first = first.replace("|", r"\|")
         lines.append(f"| [`{name}`](api:{name.replace('.', '/')}.html) | {first} |")
     return "\n".join(lines) + "\n"
 
@@ -110,12 +112,13 @@ def build(folder: Path) -> None:
         staged, states = Path(parent) / "pages", Path(parent) / "states"
         staged.mkdir()
         stage(staged)
-        if sphinx(["-q", "-W", "--keep-going", "-c", str(HERE / "book"), "-d", str(states), str(staged),
-                   str(folder)]):
-            raise RuntimeError(f"Sphinx did not make {folder}: mend what it complains of above, in the page it names")
+        options = ["-q", "-W", "--keep-going", "-c", str(HERE / "book"), "-d", str(states)]
+        if sphinx([*options, str(staged), str(folder)]):
+            raise RuntimeError(f"Sphinx did not make {folder}: mend what it complains of above, in the page "
+                               "that it names")
     build_api.build(folder / "api", site="index.html")
     if lines := broken(folder):
-        raise RuntimeError("\n".join(["these links are broken, mend them in the page they stand on:", *lines]))
+        raise RuntimeError("\n".join(["these links are broken; mend them in the pages named:", *lines]))
 
 
 if __name__ == "__main__":

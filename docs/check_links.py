@@ -1,8 +1,8 @@
 """Find what is broken in a folder of HTML pages: `python docs/check_links.py build/book`.
 
-Every link, picture, script and style that lies in the folder has to be there, with the anchor that the link names;
-none that a page loads may lie elsewhere, as the pages are read without a network. Links that a reader follows to
-other sites are not followed.
+Every link, picture, script and style that lies in the folder has to be there, with the anchor that the link
+names; none that a page loads may lie elsewhere, as the pages are read without a network. Links that a reader
+follows to other sites are not followed.
 """
 
 import html.parser
@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 # attributes that name a place; all but those of <a> and <area> are loaded with the page
 PLACES = {"href", "src", "poster", "data", "srcset"}
 FOLLOWED = {"a", "area"}
+# url(x), url("x"), @import "x"; one within another's quotes, as in a picture that is written out, is no place
+STYLED = re.compile(r"""url\(\s*(?:"([^"]+)"|'([^']+)'|([^"')\s]+))\s*\)|@import\s+["']([^"']+)""")
 
 
 class Page(html.parser.HTMLParser):
@@ -24,15 +26,26 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.places: list[tuple[str, str]] = []
         self.anchors: set[str] = set()
+        self._in_style = False
         self.feed(text)
         self.close()
 
+    def handle_data(self, data):
+        if self._in_style:
+            self.places += _loaded_by(data)
+
+    def handle_endtag(self, tag):
+        self._in_style = False
+
     def handle_starttag(self, tag, attrs):
+        self._in_style = tag == "style"
         for name, value in attrs:
             if name == "id" or (name == "name" and tag == "a"):
                 self.anchors.add(value or "")
             elif name == "srcset":
                 self.places += [(tag, part.split()[0]) for part in (value or "").split(",") if part.split()]
+            elif name == "style":
+                self.places += _loaded_by(value or "")
             elif name in PLACES and (name != "data" or tag == "object"):
                 self.places.append((tag, value or ""))
         if tag == "meta" and (dict(attrs).get("http-equiv") or "").lower() == "refresh":
@@ -48,15 +61,22 @@ def broken(folder: Path) -> list[str]:
         raise FileNotFoundError(f"no page (*.html) in {folder}: build the site first")
     found = []
     for path in pages:
-        for tag, place in _read(path).places:
-            if why := _why(folder, path, tag, place):
-                found.append(f"{path.relative_to(folder)}: {place!r}, {why}")
+        found += _wrong(folder, path, _read(path).places)
     for path in sorted(folder.rglob("*.css")):
-        for place in re.findall(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""",
-                                path.read_text(encoding="utf-8")):
-            if why := _why(folder, path, "style", "".join(place)):
-                found.append(f"{path.relative_to(folder)}: {''.join(place)!r}, {why}")
+        found += _wrong(folder, path, _loaded_by(path.read_text(encoding="utf-8")))
     return list(dict.fromkeys(found))
+
+
+def _wrong(folder: Path, path: Path, places: list[tuple[str, str]]) -> list[str]:
+    """A line for each broken place of a page or style."""
+    reasons = [(place, _why(folder, path, tag, place)) for tag, place in places]
+    return [f"{path.relative_to(folder).as_posix()}: {place!r}, {why}" for place, why in reasons if why]
+
+
+def _loaded_by(style: str) -> list[tuple[str, str]]:
+    """The places that a style loads, as ("style", place); comments load nothing."""
+    found = STYLED.findall(re.sub(r"/\*.*?\*/", "", style, flags=re.S))
+    return [("style", next(filter(None, places))) for places in found]
 
 
 @cache
@@ -75,7 +95,8 @@ def _why(folder: Path, page: Path, tag: str, place: str) -> str:
     if parts.scheme or parts.netloc:
         if parts.scheme in ("http", "https") and tag in FOLLOWED:
             return ""
-        return "is loaded from elsewhere" if parts.scheme in ("http", "https", "") else "is nothing a browser knows"
+        web = parts.scheme in ("http", "https", "")
+        return "is loaded from elsewhere" if web else "is nothing that a browser knows"
     if parts.path.startswith("/"):
         return "begins with /, which is no folder of this site"
     target = (page.parent / unquote(parts.path)).resolve() if parts.path else page

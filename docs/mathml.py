@@ -1,5 +1,7 @@
 """Equations as MathML, which browsers show by themselves: nothing has to be loaded to read them."""
 
+import re
+
 from latex2mathml.converter import convert
 
 
@@ -11,9 +13,9 @@ def to_mathml(latex: str, block: bool = False) -> str:
     try:
         element = convert(latex.strip(), display="block" if block else "inline")
     except Exception as error:                       # latex2mathml has an error for each kind of mistake
-        raise ValueError(f"the equation {latex!r} cannot be typeset ({type(error).__name__}: {error}); expected "
-                         "LaTeX that latex2mathml knows: write it in another way") from error
-    if "\\" in element.replace("<mi>\\</mi>", "") or "<mi>\\" in element:   # an unknown command is left as it is
-        raise ValueError(f"the equation {latex!r} has a command that latex2mathml does not know, it made "
-                         f"{element!r} of it; write it in another way")
+        raise ValueError(f"the equation {latex!r} cannot be typeset ({type(error).__name__}: {error}); "
+                         "expected LaTeX that latex2mathml knows, so write it in another way") from error
+    if unknown := re.findall(r"<m[a-z]+>(\\[A-Za-z]+)", element):      # left as it is, without an error
+        raise ValueError(f"the equation {latex!r} has the command {unknown[0]}; "
+                         "expected LaTeX that latex2mathml knows, so write it in another way")
     return element

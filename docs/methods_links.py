@@ -1,7 +1,7 @@
 """Sections of METHODS.md by their numbers, and the places elsewhere that name them ("METHODS 6, point 11").
 
-METHODS.md is written to be read as plain text: its headings have numbers, and so have the points below some of
-them. Here they get anchors and become paragraphs, and what names them is found, so that it can become a link.
+METHODS.md is written to be read as plain text: its headings have numbers, and so have the points below some
+of them. Here they get anchors and become paragraphs, and what names them is found, to become a link.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _HEADING = re.compile(r"(?P<marks>#{2,4} )(?P<key>\d+(?:\.\d+)*)\.? (?P<rest>.*)")
-_SECTION = re.compile(r"(?P<key>\d+(?:\.\d+)+) (?P<rest>\S.*)")               # "5.9.2 Formulation …", no heading
+_SECTION = re.compile(r"(?P<key>\d+(?:\.\d+)+) (?P<rest>\S.*)")            # "5.9.2 Formulation …", no heading
 _POINT = re.compile(r" {0,1}(?P<key>\d{1,2}|[a-z]) (?P<rest>\S.*)")           # " 6 Duplicate …", " d Eval: …"
 _LIST = re.compile(r"[-*] ")
 
@@ -22,11 +22,11 @@ _GAP = r"\s+(?:#\s+)?"
 _MORE = rf"(?:,{_GAP}and{_GAP}|[,;]{_GAP}|{_GAP}and{_GAP}|{_GAP}to{_GAP})"
 _MENTION = re.compile(rf"METHODS(?:\.md)?`?(?:\]\([^)]*\))?,?{_GAP}(?:section{_GAP})?"
                       rf"(?P<places>(?:{_PLACE})(?:{_MORE}(?:{_PLACE}))*)")
-_LATER = re.compile(r"\((?P<places>\d+\.\d+\.\d+)\)")                         # "METHODS has …, the choices (5.9.4)"
+_LATER = re.compile(r"\((?P<places>\d+\.\d+\.\d+)\)")                      # "METHODS has …, the choices (5.9.4)"
 
 
 class Mention(NamedTuple):
-    """Where a text names a section: text[start:end] names the sections `keys` ("6.1", "6.2" for two points)."""
+    """Where a text names sections: text[start:end] stands for `keys` (for two points, "6.1" and "6.2")."""
 
     start: int
     end: int
@@ -59,7 +59,7 @@ def with_anchors(text: str) -> str:
             lines.append("")                                                  # a title and a table end here
         elif line.strip() and following.strip() and not next_key and not in_list \
                 and (_is_formula(line) or _is_formula(following)):
-            lines[-1] += "\\"                                                 # the line ends here when shown, too
+            lines[-1] += "\\"                                             # the line ends here when shown, too
     return "\n".join(lines) + "\n"
 
 

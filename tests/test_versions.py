@@ -15,7 +15,7 @@ import minipsync
 
 FLOORS = {name: Version(floor) for group in declared().values() for name, floor in group.items()}
 EXTRAS = list(PROJECT["optional-dependencies"])
-LATER = "book"                                    # the extra that no one needs but `make book`, which installs it
+LATER = "book"                            # nothing needs it but `make book`, which installs it
 # folder: the extras that its reader has installed, beside what the package itself needs
 FOLDERS = {"minipsync": [], "notebooks": ["notebooks"], "benchmarks": ["notebooks"], "data_scripts": ["data"],
            "docs": ["notebooks", "dev", "book"], "tests": EXTRAS}

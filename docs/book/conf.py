@@ -1,5 +1,6 @@
-"""What Sphinx makes of the pages that docs/build_book.py lays out: notebooks as stored, nothing from a network."""
+"""How Sphinx shows the pages of docs/build_book.py: notebooks as stored, and nothing from a network."""
 
+import posixpath
 import sys
 from pathlib import Path
 
@@ -34,13 +35,13 @@ class Links(SphinxPostTransform):
 
     def run(self, **_):
         """Change the links of one page."""
-        page, builder = self.env.docname, self.app.builder
-        to_root = "../" * page.count("/")
-        methods = "" if page == METHODS else builder.get_relative_uri(page, METHODS)
+        page = self.env.docname
+        folder = posixpath.dirname(page) or "."
+        methods = "" if page == METHODS else posixpath.relpath(f"{METHODS}.html", folder)
         for link in self.document.findall(nodes.reference):
             address = link.get("refuri", "")
             if address.startswith("api:"):
-                link["refuri"] = f"{to_root}api/{address.removeprefix('api:')}"
+                link["refuri"] = posixpath.relpath(f"api/{address.removeprefix('api:')}", folder)
                 link["internal"] = True
             elif methods and address == methods:
                 for mention in mentions(link.astext()):
