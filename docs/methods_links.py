@@ -22,7 +22,7 @@ _GAP = r"\s+(?:#\s+)?"
 _MORE = rf"(?:,{_GAP}and{_GAP}|[,;]{_GAP}|{_GAP}and{_GAP}|{_GAP}to{_GAP})"
 _MENTION = re.compile(rf"METHODS(?:\.md)?`?(?:\]\([^)]*\))?,?{_GAP}(?:section{_GAP})?"
                       rf"(?P<places>(?:{_PLACE})(?:{_MORE}(?:{_PLACE}))*)")
-_LATER = re.compile(r"\((?P<places>\d+\.\d+\.\d+)\)")                      # "METHODS has …, the choices (5.9.4)"
+_LATER = re.compile(r"\((?P<places>\d+\.\d+\.\d+)\)")                  # "METHODS has …, the choices (5.9.4)"
 
 
 class Mention(NamedTuple):
