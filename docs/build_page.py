@@ -10,10 +10,13 @@ from mathml import to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-# nbconvert's page without what it loads from the network: MathJax, mermaid, require.js, the widgets' scripts
+STYLE = (Path(__file__).parent / "book/book.css").read_text(encoding="utf-8")
+# nbconvert's page without what it loads from the network (MathJax, mermaid, require.js, the widgets' scripts),
+# and with the site's style of equations
+BLOCKS = {"html_head_js_requirejs": "", "html_head_js_mathjax": "", "html_head_js_mermaidjs": "",
+          "jupyter_widgets": "", "html_head_css": f"<style>{STYLE}</style>"}
 TEMPLATE = "{%- extends 'lab/index.html.j2' -%}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}" for name in
-    ("html_head_js_requirejs", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets"))
+    f"{{% block {name} %}}{content}{{% endblock %}}" for name, content in BLOCKS.items())
 
 
 class Typeset(IPythonRenderer):

@@ -104,8 +104,9 @@ def _why(folder: Path, page: Path, tag: str, place: str) -> str:
         return "leads out of the site"
     if not target.is_file():
         return "is a folder, not a page" if target.is_dir() else "is not there"
-    if parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in _read(target).anchors:
-        return "has no such anchor"
+    if parts.fragment and target.suffix == ".html":
+        if not {parts.fragment, unquote(parts.fragment)} & _read(target).anchors:    # browsers look for both
+            return "has no such anchor"
     return ""
 
 

@@ -18,4 +18,7 @@ def to_mathml(latex: str, block: bool = False) -> str:
     if unknown := re.findall(r"<m[a-z]+>(\\[A-Za-z]+)", element):      # left as it is, without an error
         raise ValueError(f"the equation {latex!r} has the command {unknown[0]}; "
                          "expected LaTeX that latex2mathml knows, so write it in another way")
-    return element
+    # as in TeX: \Big( has its size wherever it stands, and the signs |, ‖ and / have no space beside them
+    element = element.replace("<mo minsize=", '<mo stretchy="true" minsize=')
+    return re.sub(r"<mo([^>]*)>(&#x(?:0007C|02016|0002F);)</mo>", r'<mo\1 lspace="0" rspace="0">\2</mo>',
+                  element)
