@@ -11,8 +11,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 STYLE = (Path(__file__).parent / "book/book.css").read_text(encoding="utf-8")
-# nbconvert's page without what it loads from the network (MathJax, mermaid, require.js, the widgets' scripts),
-# and with the site's style of equations
+# nbconvert's page without what it loads from the network (MathJax, mermaid, require.js, widgets) and with the
+# site's style of equations
 BLOCKS = {"html_head_js_requirejs": "", "html_head_js_mathjax": "", "html_head_js_mermaidjs": "",
           "jupyter_widgets": "", "html_head_css": f"<style>{STYLE}</style>"}
 TEMPLATE = "{%- extends 'lab/index.html.j2' -%}" + "".join(
