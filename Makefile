@@ -4,6 +4,7 @@
 # make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
 # make test-oldest   tests and the demo with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make docs   the API reference from the docstrings, to docs/api
+# make book   notebooks, guides and API reference as one site to read in a browser, to build/book
 # make types   the type checker on the package
 # make constraints   make test, and if all passed the versions of .venv to constraints.txt
 # All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
@@ -15,6 +16,7 @@ RESULTS := results
 VENV_PYTHON := $(VENV)/bin/python
 # the name holds the folder, so that a moved checkout is installed anew
 STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+BOOK_STAMP := $(STAMP)-book
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one thread each: two small jobs side by side are faster than one job on two threads
 WORKERS ?= 2
@@ -23,16 +25,16 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test test-machines test-oldest docs types constraints help
+.PHONY: demo exercises test test-machines test-oldest docs book types constraints help
 
 help:
-	@sed -n '1,9s/^# //p' Makefile
+	@sed -n '1,10s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
 	$(VENV_PYTHON) -m papermill notebooks/07_promptsync.ipynb $(RESULTS)/demo_07.ipynb -k python3 \
 	    -p dataset sketch -p records $(RESULTS)/records
-	@$(VENV_PYTHON) -m nbconvert --to html --log-level WARN $(RESULTS)/demo_07.ipynb
+	@$(VENV_PYTHON) docs/build_page.py $(RESULTS)/demo_07.ipynb
 	@echo
 	@$(VENV_PYTHON) benchmarks/show_cell.py $(RESULTS)/demo_07.ipynb accuracy
 	@echo
@@ -63,11 +65,17 @@ docs: $(STAMP)
 	$(VENV_PYTHON) docs/build_api.py docs/api
 	@echo "The API reference: open docs/api/index.html in a browser."
 
+# Only the first time is anything installed: after that no network is needed.
+book: $(BOOK_STAMP)
+	rm -rf build/book
+	$(VENV_PYTHON) docs/build_book.py build/book
+	@echo "No link is broken. Open build/book/index.html in a browser; it needs no network."
+
 types: $(STAMP)
 	$(VENV_PYTHON) -m mypy $(ARGS)
 
 # Without the +cpu of 2.13.0+cpu: a build for one kind of machine is not for the others.
-constraints: test
+constraints: test $(BOOK_STAMP)
 	echo "# \`make test\` passed with these, on $$($(VENV_PYTHON) --version)" >constraints.txt
 	$(VENV_PYTHON) -m pip list --format freeze --exclude-editable --exclude pip \
 	    | sed 's/+.*//' >>constraints.txt
@@ -86,3 +94,7 @@ $(STAMP): pyproject.toml
 	    echo "torch and torchvision are not of one build: installing torch $$version from the index"; \
 	    $(VENV_PYTHON) -m pip install "torch===$$version" && $(VENV_PYTHON) -c "import torchvision"; }
 	@touch $(STAMP)
+
+$(BOOK_STAMP): $(STAMP)
+	$(VENV_PYTHON) -m pip install -e ".[book]" $(PIP_OPTIONS)
+	@touch $(BOOK_STAMP)

@@ -19,8 +19,12 @@ def modules() -> list[str]:
     return ["minipsync", *(module.name for module in found if module.name != "minipsync.__main__")]
 
 
-def build(folder: Path) -> None:
-    """Write index.html and a page for each of `modules()` to `folder`."""
+def build(folder: Path, site: str = "") -> None:
+    """Write index.html and a page for each of `modules()` to `folder`.
+
+    site: a page beside `folder`, such as "index.html", to which every page leads back; "" for none.
+    """
+    pdoc.render.env.globals["site"] = site
     pdoc.render.configure(docformat="markdown", template_directory=Path(__file__).parent / "pdoc",
                           footer_text=f"minipsync {minipsync.__version__}")
     with warnings.catch_warnings():
