@@ -42,8 +42,14 @@ class Pupil:
 
     def run(self, source: str) -> None:
         """Run a cell. An error in it stays in it: the next cells run, as nbgrader does it."""
-        with contextlib.suppress(RuntimeError):
+        try:
             self.bridge.request({"kind": "run", "source": source})
+        except (EOFError, OSError):
+            raise
+        except RuntimeError:
+            pass
+        except Exception as error:                                         # it writes to us by itself
+            raise EOFError("the process does not answer as it should") from error
 
     def function(self, name: str) -> Callable[..., Any]:
         """What the student calls `name`, to be called from here."""
@@ -92,7 +98,7 @@ def judge(cells: Sequence[tuple[str | None, str]], tests: Mapping[str, str], imp
                 elif i == next(j for j, (other, _) in enumerate(cells) if other == name):
                     found[name] = _judge(pupil, name, tests[name], imports)
             except (EOFError, OSError) as error:                           # ended, or too slow: nothing follows
-                said = str(error) if isinstance(error, TimeoutError) else "the process has ended"
+                said = str(error) or "the process has ended"
                 return {k: v if k in {n for n, _ in cells[:i]} else said for k, v in found.items()}
     return found
 
