@@ -63,7 +63,8 @@ class Bridge:
         value = self._unpack(reply["value"], results)
         inputs, moving = ([x for x in xs if x.requires_grad] for xs in (tensors, results))
         if inputs and moving:
-            linked = iter(Link.apply(self, reply["call"], len(moving), *[x.detach() for x in moving], *inputs))
+            known = [x.detach() for x in moving]
+            linked = iter(Link.apply(self, reply["call"], len(moving), *known, *inputs))
             value = _replace(value, {id(x): next(linked) for x in moving})
         return value
 
@@ -114,7 +115,8 @@ class Bridge:
         args, kwargs = self._unpack(message["arguments"], arguments)
         results: list[Tensor] = []
         value = self._pack(function(*args, **kwargs), results)
-        self.calls.append(([x for x in arguments if x.requires_grad], [x for x in results if x.requires_grad]))
+        inputs, outputs = ([x for x in xs if x.requires_grad] for xs in (arguments, results))
+        self.calls.append((inputs, outputs))
         return {"kind": "result", "value": value, "call": len(self.calls) - 1,
                 "after": [x.detach() for x in arguments], "gradients": [x.grad for x in arguments]}
 
@@ -158,7 +160,7 @@ class Bridge:
         if kind == "function":
             return lambda *args, **kwargs: self.call(value, *args, **kwargs)
         items = [self._unpack(y, tensors) for y in value]
-        return {"list": list, "tuple": tuple, "iterator": iter}[kind](items)
+        return tuple(items) if kind == "tuple" else iter(items) if kind == "iterator" else items
 
     def _send(self, message: dict[str, Any]) -> None:
         file = io.BytesIO()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def check(name: str, answer: Any, expected: Any, *, tolerance: float = 1e-4,
           mistakes: Mapping[str, Any] | None = None) -> None:
-    """Compare an answer with what is expected: numbers, words, tensors or lists of any shape, or tuples of them.
+    """Compare an answer with what is expected: numbers, words, tensors or lists, or tuples of them.
 
     Raises AssertionError that says what is wrong, unless both agree within `tolerance`, relative and
     absolute. mistakes: {what to say: the value that this mistake leads to}. An answer that has one of these
@@ -22,7 +22,8 @@ def check(name: str, answer: Any, expected: Any, *, tolerance: float = 1e-4,
         return
     if isinstance(expected, str):
         if not isinstance(answer, str) or answer != expected:
-            said = [text for text, value in (mistakes or {}).items() if isinstance(answer, str) and answer == value]
+            said = [text for text, value in (mistakes or {}).items()
+                    if isinstance(answer, str) and answer == value]
             raise AssertionError(f"{name}: {said[0] if said else f'{_kind(answer)}, expected {expected!r}'}")
         return
     given, wanted = _tensor(name, answer), _tensor(name, expected)

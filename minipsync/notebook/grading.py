@@ -1,6 +1,7 @@
 """nbgrader with the judge: the step of `nbgrader autograde` that runs a notebook. It needs nbgrader."""
 from typing import Any
 
+from nbformat.v4 import new_output
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import Execute
 
@@ -11,7 +12,7 @@ class Judge(Execute):
     """Runs a student's cells as nbgrader does, and has the tests judged from outside instead.
 
     Tests and imports are those of the gradebook, whatever the notebook's cells of these names say. Put it in
-    the place of Execute in `Autograde.autograde_preprocessors`; notebooks/exercises/nbgrader_config.py does."""
+    the place of Execute in `Autograde.autograde_preprocessors`, as notebooks/exercises/nbgrader_config.py."""
 
     def preprocess(self, nb: Any, resources: Any = None, km: Any = None) -> tuple[Any, Any]:
         """nb: the notebook that was handed in -> the notebook with outputs, those of tests from the judge."""
@@ -33,7 +34,6 @@ class Judge(Execute):
         if cell.cell_type != "code" or name not in self.verdicts:
             return super().preprocess_cell(cell, resources, index)
         said = self.verdicts[name]
-        from nbformat.v4 import new_output
         cell.outputs = [new_output("error", ename="AssertionError", evalue=said, traceback=[said]) if said
                         else new_output("stream", name="stdout", text="right\n")]
         return cell, resources

@@ -97,7 +97,7 @@ def judge(cells: Sequence[tuple[str | None, str]], tests: Mapping[str, str], imp
                     pupil.run(source)
                 elif i == next(j for j, (other, _) in enumerate(cells) if other == name):
                     found[name] = _judge(pupil, name, tests[name], imports)
-            except (EOFError, OSError) as error:                           # ended, or too slow: nothing follows
+            except (EOFError, OSError) as error:                     # ended, or too slow: nothing follows
                 said = str(error) or "the process has ended"
                 return {k: v if k in {n for n, _ in cells[:i]} else said for k, v in found.items()}
     return found

@@ -1,4 +1,4 @@
-"""The coursework as teachers and students run it: nbgrader releases it, solutions pass, stubs and tricks fail."""
+"""The coursework as teachers and students run it: solutions pass, stubs and tricks fail."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def grading(cell):
 def code(name, answer=None, first=""):
     """(grade_id, source) of an assignment's code cells.
 
-    answer: what stands in place of each solution, or None for the solutions. first: a cell after the imports."""
+    answer: what stands in place of each solution; None leaves it. first: a cell after the imports."""
     found = []
     for cell in cells(name):
         if cell.cell_type == "code":
@@ -63,8 +63,8 @@ def test_the_judge_lets_the_solution_pass_and_not_the_stub(name):
 
 TRICKS = {
     "another check": ("pass", "def check(*args, **kwargs): pass"),
-    "the module's check": ("pass", "import minipsync.notebook.exercises as e\ne.check = lambda *a, **k: None"),
-    "the module's comparison": ("pass", "import minipsync.notebook.exercises as e\ne._close = lambda *a: True"),
+    "the module's check": ("pass", "from minipsync.notebook import exercises as e\ne.check = lambda *a, **k: None"),
+    "the module's comparison": ("pass", "from minipsync.notebook import exercises as e\ne._close = lambda *a: True"),
     "torch.allclose": ("return torch.zeros(())", "import torch\ntorch.allclose = lambda *a, **k: True\n"
                        "torch.Tensor.__eq__ = lambda *a: True"),
     "builtins": ("pass", "import builtins\nbuiltins.exec = builtins.isinstance = lambda *a: True\n"
@@ -75,12 +75,13 @@ TRICKS = {
     "the end of the process in a cell": ("pass", "import os\nos._exit(0)"),
     "cells that do not run": ("pass", "get_ipython().input_transformers_cleanup.append(lambda lines: [])\n"
                               "get_ipython().showtraceback = lambda *a, **k: None"),
-    "equal to everything": ("return type('Same', (), {'__eq__': lambda *a: True, '__len__': lambda s: 2})()", ""),
+    "equal to everything": ("return type('Same', (), {'__eq__': lambda *a: True, '__len__': lambda s: 2})()",
+                            ""),
     "another reply": ("pass", "from minipsync.notebook.bridge import Bridge\nBridge._called = lambda *a: "
-                      "{'kind': 'result', 'value': {'value': True}, 'after': [], 'gradients': [], 'call': 0}"),
-    "code in a reply": ("pass", "import builtins, io, os, pickle, torch\nclass Run:\n    def __reduce__(self):\n"
-                        "        return os.system, ('touch MARK',)\ndef save(x, file): pickle.dump(Run(), file)\n"
-                        "torch.save = save"),
+                      "{'kind': 'result', 'value': {'value': True}, 'call': 0, 'after': [], 'gradients': []}"),
+    "code in a reply": ("pass", "import os, pickle, torch\nclass Run:\n    def __reduce__(self):\n"
+                        "        return os.system, ('touch MARK',)\n"
+                        "def save(x, file): pickle.dump(Run(), file)\ntorch.save = save"),
 }
 
 
@@ -105,11 +106,12 @@ def test_the_judge_does_not_wait_for_ever_and_a_missing_cell_earns_nothing():
 
 @pytest.mark.slow
 def test_the_judge_sees_what_a_function_does_to_its_arguments():
-    handed_in = [(None, "def f(x):\n    x += 1\n    return x\ndef g(v, h):\n    h(v).backward()\n    return v.grad\n"
-                  "def k(x): return x.square()"), ("test_f", ""), ("test_g", ""), ("test_k", "")]
+    handed_in = [(None, "def f(x):\n    x += 1\n    return x\n"
+                  "def g(v, h):\n    h(v).backward()\n    return v.grad\ndef k(x): return x.square()"), ("test_f", ""), ("test_g", ""), ("test_k", "")]
     said = judge(handed_in, {
         "test_f": "x = torch.zeros(2)\nassert f(x).tolist() == [1, 1] and x.tolist() == [1, 1]",
-        "test_g": "v = torch.ones(2, requires_grad=True)\nassert g(v, lambda v: (3 * v).sum()).tolist() == [3, 3]\n"
+        "test_g": "v = torch.ones(2, requires_grad=True)\n"
+                  "assert g(v, lambda v: (3 * v).sum()).tolist() == [3, 3]\n"
                   "assert v.grad.tolist() == [3, 3]",
         "test_k": "v = torch.ones(2, requires_grad=True)\n(5 * k(2 * v)).sum().backward()\n"
                   "assert v.grad.tolist() == [40, 40]"}, "import torch")
@@ -120,7 +122,7 @@ def test_the_judge_sees_what_a_function_does_to_its_arguments():
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """The API of the course, with its own settings, in another folder. nbgrader calls a program beside Python."""
+    """The API of the course, with its settings, in another folder. nbgrader calls a program beside Python."""
     folder = tmp_path_factory.mktemp("course")
     shutil.copytree(FOLDER / "source", folder / "source")
     config = PyFileConfigLoader("nbgrader_config.py", path=str(FOLDER)).load_config()
@@ -151,19 +153,19 @@ def test_a_release_has_neither_solutions_nor_hidden_tests(course, name):
               if len(line) > 50]
     assert len(hidden) > 4 and not [line for line in hidden if line in text]
     assert text.count("raise NotImplementedError()") == len(checks(name))
-    locked = {cell.metadata.nbgrader.grade_id for cell in book.cells if cell.metadata.get("editable") is False}
+    locked = {grading(cell)["grade_id"] for cell in book.cells if cell.metadata.get("editable") is False}
     assert locked == {"imports", "together", *checks(name)}
 
 
 @pytest.mark.slow
 def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_tricks(course):
     name = "02_coop"
-    books = {"stub": released(course, name), "trick": released(course, name), "forged": released(course, name)}
+    books = {student: released(course, name) for student in ("stub", "trick", "forged")}
     root = Path(course.coursedir.root)
     books["solution"] = nbformat.read(root / "source" / name / f"{name}.ipynb", as_version=4)
     swallow = "get_ipython().input_transformers_cleanup.append(lambda lines: [])\ndef check(*a, **k): pass"
     books["trick"].cells.insert(2, nbformat.v4.new_code_cell(swallow))
-    for cell in books["forged"].cells:                                     # locked cells, too, and their flags
+    for cell in books["forged"].cells:                                     # locked cells, too
         if cell.cell_type == "code":
             cell.source = "def check(*a, **k): pass\nprint('right')"
             cell.metadata.pop("editable", None)
@@ -198,15 +200,16 @@ def run_test_cell(name, grade_id, answer, *, hidden=True):
     ("01_clip", "cosine_logits", "def cosine_logits(i, t, s): return s * i @ t.T", "dot product of features"),
     ("01_clip", "ensemble", "def ensemble(f): return F.normalize(f, dim=-1).mean(1)", "is shorter than 1"),
     ("01_clip", "wilson", "def wilson(k, n): return 0.5", "expected 2 values, got float 0.5"),
-    ("01_clip", "wilson", "good = wilson\ndef wilson(k, n): return tuple(x * (1 + 3.8415 / n) for x in good(k, n))",
+    ("01_clip", "wilson", "good = wilson\n"
+     "def wilson(k, n): return tuple(x * (1 + 3.8415 / n) for x in good(k, n))",
      "denominator 1 \\+ z²/n is missing"),
-    ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n    return "
-     "sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique()) / len(b.unique())",
+    ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n"
+     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique()) / len(b.unique())",
      "every bin counts the same"),
-    ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n    return "
-     "sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique())", "without their weights"),
-    ("01_clip", "read_interval", "def read_interval(a, b, m): return 'first' if a > 0 else 'second' if b < 0 else "
-     "'level'", "holds 5 points, too"),
+    ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n"
+     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique())", "without their weights"),
+    ("01_clip", "read_interval", "def read_interval(a, b, m): return 'first' if a > 0 else 'second' if b < 0 "
+     "else 'level'", "holds 5 points, too"),
     ("02_coop", "insert_context", "def insert_context(t, c): return torch.cat([t, c.expand(2, -1, -1)], 1)",
      r"shape is \[2, 8, 2\], expected \[2, 6, 2\]"),
     ("02_coop", "rate", "def rate(e, n, lr): return lr * (1 + math.cos(math.pi * e / n)) / 2 if e else 1e-5",
@@ -222,20 +225,20 @@ def run_test_cell(name, grade_id, answer, *, hidden=True):
     ("05_tpt", "entropy", "def entropy(z): p = z.softmax(-1); return -(p * p.log()).sum(-1)", "nan or inf"),
     ("05_tpt", "entropy", "def entropy(z): return -(z.softmax(0) * z.log_softmax(0)).sum(-1)", "wrong axis"),
     ("05_tpt", "marginal_entropy", "def marginal_entropy(z): return entropy(z).mean()", "views that"),
-    ("05_tpt", "marginal_entropy", "def marginal_entropy(z): p = z.softmax(0).mean(0); return -(p * p.log()).sum()",
-     "wrong axis"),
+    ("05_tpt", "marginal_entropy", "def marginal_entropy(z): p = z.softmax(0).mean(0); return "
+     "-(p * p.log()).sum()", "wrong axis"),
     ("05_tpt", "first_step", "def first_step(v, g, lr, weight_decay=0, eps=0): pass", "is there a `return`"),
-    ("05_tpt", "break_tpt", "def break_tpt(eta): return 4 * torch.eye(3)[[0] * 8], 0.1", "no harm of more than"),
+    ("05_tpt", "break_tpt", "def break_tpt(eta): return 4 * torch.eye(3)[[0] * 8], 0.1", "no harm of more"),
     ("06_promptalign", "moments", "def moments(x): return x.mean(0), x.var(0)", "divided by V - 1"),
     ("07_promptsync", "distances", "def distances(h, p): return ((h[:, None] - p)**2).sum(-1).log1p()",
      "the angular part is missing"),
-    ("07_promptsync", "alignment", "def alignment(d, z): return (z.softmax(1).mean(1) * d).sum(-1)", "wrong axis"),
+    ("07_promptsync", "alignment", "def alignment(d, z): return (z.softmax(1).mean(1) * d).sum(1)", "wrong axis"),
     ("07_promptsync", "discrimination", "def discrimination(h, p, tau): return F.cross_entropy(F.normalize("
      "h, dim=-1) @ F.normalize(p, dim=-1).T / tau, torch.arange(len(h)))", "this is InfoNCE"),
-    ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n    return "
-     "good(t, d, a, alpha, eta, lambda_d)[0], good(t, d, a, 0.0, eta, lambda_d)[1]", "not at theta_0"),
-    ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n    return "
-     "good(t, d, a, alpha, eta, 1.0)", "lambda_d is missing"),
+    ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n"
+     "    return good(t, d, a, alpha, eta, lambda_d)[0], good(t, d, a, 0.0, eta, lambda_d)[1]", "not at theta_0"),
+    ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n"
+     "    return good(t, d, a, alpha, eta, 1.0)", "lambda_d is missing"),
 ])
 def test_a_usual_mistake_is_named_by_what_students_see(name, task, answer, message):
     with pytest.raises(AssertionError, match=message):
@@ -243,7 +246,8 @@ def test_a_usual_mistake_is_named_by_what_students_see(name, task, answer, messa
 
 
 def test_a_mistake_that_small_numbers_hide_is_named_by_the_hidden_tests():
-    answer = "def one_pass(b): x = torch.cat(list(b)).double(); m = x.mean(0); return m, (x**2).mean(0) - m**2"
+    answer = ("def one_pass(b):\n    x = torch.cat(list(b)).double()\n    m = x.mean(0)\n"
+              "    return m, (x**2).mean(0) - m**2")
     run_test_cell("06_promptalign", "one_pass", answer)
     with pytest.raises(AssertionError, match="lost all digits"):
         run_test_cell("06_promptalign", "one_pass", answer.replace(".double()", ""))
@@ -255,7 +259,8 @@ def test_a_mistake_that_small_numbers_hide_is_named_by_the_hidden_tests():
 
 def points(name):
     """{task: (points, minutes)} of an assignment, from its cells."""
-    return {grading(cell)["grade_id"].removeprefix("test_"): (grading(cell)["points"], cell.metadata.minipsync.minutes)
+    return {grading(cell)["grade_id"].removeprefix("test_"):
+            (grading(cell)["points"], cell.metadata.minipsync.minutes)
             for cell in cells(name) if grading(cell).get("grade")}
 
 
@@ -273,7 +278,8 @@ def test_form(name):
             about = grading(cell)
             assert about["locked"] != about["solution"], about
             assert about["grade"] == bool(HIDDEN.search(cell.source)), about
-    told = [int(x) for cell in book for x in re.findall(r"^## (?:Task|Question) \d+ \((\d+) points?", cell.source)]
+    told = [int(x) for cell in book
+            for x in re.findall(r"^## (?:Task|Question) \d+ \((\d+) points?", cell.source)]
     assert told == [most for most, _ in points(name).values()]
     assert "(1 points" not in "".join(cell.source for cell in book)
     row = next(line for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
@@ -287,8 +293,8 @@ def test_the_teachers_table_is_that_of_the_notebooks():
     assert [(name, task, int(most), int(minutes)) for name, task, most, minutes in rows] == [
         (name, task, *numbers) for name in ASSIGNMENTS for task, numbers in points(name).items()]
     total = re.search(r"\*\*(\d+) points and (\d+) minutes\*\*", text).groups()
-    assert tuple(map(int, total)) == tuple(map(sum, zip(*(p for name in ASSIGNMENTS for p in points(name).values()),
-                                                       strict=True)))
+    numbers = [pair for name in ASSIGNMENTS for pair in points(name).values()]
+    assert tuple(map(int, total)) == tuple(map(sum, zip(*numbers, strict=True)))
 
 
 def test_check():
