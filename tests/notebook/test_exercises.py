@@ -63,8 +63,10 @@ def test_the_judge_lets_the_solution_pass_and_not_the_stub(name):
 
 TRICKS = {
     "another check": ("pass", "def check(*args, **kwargs): pass"),
-    "the module's check": ("pass", "from minipsync.notebook import exercises as e\ne.check = lambda *a, **k: None"),
-    "the module's comparison": ("pass", "from minipsync.notebook import exercises as e\ne._close = lambda *a: True"),
+    "the module's check": ("pass", "from minipsync.notebook import exercises as e\n"
+                           "e.check = lambda *a, **k: None"),
+    "the module's comparison": ("pass", "from minipsync.notebook import exercises as e\n"
+                                "e._close = lambda *a: True"),
     "torch.allclose": ("return torch.zeros(())", "import torch\ntorch.allclose = lambda *a, **k: True\n"
                        "torch.Tensor.__eq__ = lambda *a: True"),
     "builtins": ("pass", "import builtins\nbuiltins.exec = builtins.isinstance = lambda *a: True\n"
@@ -78,7 +80,8 @@ TRICKS = {
     "equal to everything": ("return type('Same', (), {'__eq__': lambda *a: True, '__len__': lambda s: 2})()",
                             ""),
     "another reply": ("pass", "from minipsync.notebook.bridge import Bridge\nBridge._called = lambda *a: "
-                      "{'kind': 'result', 'value': {'value': True}, 'call': 0, 'after': [], 'gradients': []}"),
+                      "{'kind': 'result', 'value': {'value': True}, 'call': 0, "
+                      "'after': [], 'gradients': []}"),
     "code in a reply": ("pass", "import os, pickle, torch\nclass Run:\n    def __reduce__(self):\n"
                         "        return os.system, ('touch MARK',)\n"
                         "def save(x, file): pickle.dump(Run(), file)\ntorch.save = save"),
@@ -107,7 +110,8 @@ def test_the_judge_does_not_wait_for_ever_and_a_missing_cell_earns_nothing():
 @pytest.mark.slow
 def test_the_judge_sees_what_a_function_does_to_its_arguments():
     handed_in = [(None, "def f(x):\n    x += 1\n    return x\n"
-                  "def g(v, h):\n    h(v).backward()\n    return v.grad\ndef k(x): return x.square()"), ("test_f", ""), ("test_g", ""), ("test_k", "")]
+                  "def g(v, h):\n    h(v).backward()\n    return v.grad\n"
+                  "def k(x): return x.square()"), ("test_f", ""), ("test_g", ""), ("test_k", "")]
     said = judge(handed_in, {
         "test_f": "x = torch.zeros(2)\nassert f(x).tolist() == [1, 1] and x.tolist() == [1, 1]",
         "test_g": "v = torch.ones(2, requires_grad=True)\n"
@@ -204,10 +208,11 @@ def run_test_cell(name, grade_id, answer, *, hidden=True):
      "def wilson(k, n): return tuple(x * (1 + 3.8415 / n) for x in good(k, n))",
      "denominator 1 \\+ z²/n is missing"),
     ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n"
-     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique()) / len(b.unique())",
-     "every bin counts the same"),
+     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique()) / "
+     "len(b.unique())", "every bin counts the same"),
     ("01_clip", "calibration_error", "def calibration_error(f, c, bins=15):\n    b = (f * bins).ceil()\n"
-     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique())", "without their weights"),
+     "    return sum((c[b == i].float().mean() - f[b == i].mean()).abs() for i in b.unique())",
+     "without their weights"),
     ("01_clip", "read_interval", "def read_interval(a, b, m): return 'first' if a > 0 else 'second' if b < 0 "
      "else 'level'", "holds 5 points, too"),
     ("02_coop", "insert_context", "def insert_context(t, c): return torch.cat([t, c.expand(2, -1, -1)], 1)",
@@ -232,11 +237,13 @@ def run_test_cell(name, grade_id, answer, *, hidden=True):
     ("06_promptalign", "moments", "def moments(x): return x.mean(0), x.var(0)", "divided by V - 1"),
     ("07_promptsync", "distances", "def distances(h, p): return ((h[:, None] - p)**2).sum(-1).log1p()",
      "the angular part is missing"),
-    ("07_promptsync", "alignment", "def alignment(d, z): return (z.softmax(1).mean(1) * d).sum(1)", "wrong axis"),
+    ("07_promptsync", "alignment", "def alignment(d, z): return (z.softmax(1).mean(1) * d).sum(1)",
+     "wrong axis"),
     ("07_promptsync", "discrimination", "def discrimination(h, p, tau): return F.cross_entropy(F.normalize("
      "h, dim=-1) @ F.normalize(p, dim=-1).T / tau, torch.arange(len(h)))", "this is InfoNCE"),
     ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n"
-     "    return good(t, d, a, alpha, eta, lambda_d)[0], good(t, d, a, 0.0, eta, lambda_d)[1]", "not at theta_0"),
+     "    return good(t, d, a, alpha, eta, lambda_d)[0], good(t, d, a, 0.0, eta, lambda_d)[1]",
+     "not at theta_0"),
     ("07_promptsync", "meta_step", "good = meta_step\ndef meta_step(t, d, a, alpha, eta, lambda_d=1.0):\n"
      "    return good(t, d, a, alpha, eta, 1.0)", "lambda_d is missing"),
 ])
