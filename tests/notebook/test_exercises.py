@@ -153,8 +153,9 @@ def test_a_release_has_neither_solutions_nor_hidden_tests(course, name):
     book = released(course, name)
     text = "\n".join(cell.source for cell in book.cells)
     assert "SOLUTION" not in text and "HIDDEN" not in text
+    # lines with a message may stand in both parts
     hidden = [line for source in checks(name).values() for line in HIDDEN.search(source).group().split("\n")
-              if len(line) > 50]
+              if len(line) > 30 and '"' not in line]
     assert len(hidden) > 4 and not [line for line in hidden if line in text]
     assert text.count("raise NotImplementedError()") == len(checks(name))
     locked = {grading(cell)["grade_id"] for cell in book.cells if cell.metadata.get("editable") is False}
@@ -162,17 +163,19 @@ def test_a_release_has_neither_solutions_nor_hidden_tests(course, name):
 
 
 @pytest.mark.slow
-def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_tricks(course):
+def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_forgery(course):
     name = "02_coop"
-    books = {student: released(course, name) for student in ("stub", "trick", "forged")}
+    books = {student: released(course, name) for student in ("stub", "forged")}
     root = Path(course.coursedir.root)
     books["solution"] = nbformat.read(root / "source" / name / f"{name}.ipynb", as_version=4)
-    swallow = "get_ipython().input_transformers_cleanup.append(lambda lines: [])\ndef check(*a, **k): pass"
-    books["trick"].cells.insert(2, nbformat.v4.new_code_cell(swallow))
     for cell in books["forged"].cells:                                     # locked cells, too
         if cell.cell_type == "code":
             cell.source = "def check(*a, **k): pass\nprint('right')"
             cell.metadata.pop("editable", None)
+    swallow = "get_ipython().input_transformers_cleanup.append(lambda lines: [])"
+    books["forged"].cells.insert(2, nbformat.v4.new_code_cell(swallow))
+    for book in (books["solution"], books["forged"]):                      # no points, and it takes a while
+        book.cells = [cell for cell in book.cells if grading(cell).get("grade_id") != "together"]
     scores = {}
     for student, book in books.items():
         folder = root / "submitted" / student / name
@@ -186,7 +189,7 @@ def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_tricks(c
                                if grade.cell.cell_type == "code"}
     assert len(scores["solution"]) == 4
     assert all(score == most > 0 for score, most in scores["solution"].values()), scores["solution"]
-    for student in ("stub", "trick", "forged"):
+    for student in ("stub", "forged"):
         assert [score for score, _ in scores[student].values()] == [0] * 4, (student, scores[student])
 
 
@@ -235,6 +238,8 @@ def run_test_cell(name, grade_id, answer, *, hidden=True):
     ("05_tpt", "first_step", "def first_step(v, g, lr, weight_decay=0, eps=0): pass", "is there a `return`"),
     ("05_tpt", "break_tpt", "def break_tpt(eta): return 4 * torch.eye(3)[[0] * 8], 0.1", "no harm of more"),
     ("06_promptalign", "moments", "def moments(x): return x.mean(0), x.var(0)", "divided by V - 1"),
+    ("06_promptalign", "one_pass", "def one_pass(b): x = torch.cat(list(b)); m = x.mean(0); "
+     "return m, (x**2).mean(0) - m**2", "lost all digits"),
     ("07_promptsync", "distances", "def distances(h, p): return ((h[:, None] - p)**2).sum(-1).log1p()",
      "the angular part is missing"),
     ("07_promptsync", "alignment", "def alignment(d, z): return (z.softmax(1).mean(1) * d).sum(1)",
@@ -252,12 +257,7 @@ def test_a_usual_mistake_is_named_by_what_students_see(name, task, answer, messa
         run_test_cell(name, task, answer, hidden=False)
 
 
-def test_a_mistake_that_small_numbers_hide_is_named_by_the_hidden_tests():
-    answer = ("def one_pass(b):\n    x = torch.cat(list(b)).double()\n    m = x.mean(0)\n"
-              "    return m, (x**2).mean(0) - m**2")
-    run_test_cell("06_promptalign", "one_pass", answer)
-    with pytest.raises(AssertionError, match="lost all digits"):
-        run_test_cell("06_promptalign", "one_pass", answer.replace(".double()", ""))
+def test_numbers_copied_from_the_visible_test_do_not_pass_the_hidden_one():
     known = "def rate(e, n, lr): return [1e-5, 0.1, 0.1 * (2 + 2**0.5) / 4, 0.05][e % 4]"
     run_test_cell("02_coop", "rate", known, hidden=False)
     with pytest.raises(AssertionError, match="rate in 50 epochs"):
