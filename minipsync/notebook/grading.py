@@ -1,4 +1,4 @@
-"""nbgrader with the judge: the steps of `nbgrader autograde`. They need nbgrader, which the extra `dev` brings."""
+"""nbgrader with the judge: the steps of `nbgrader autograde`. They need nbgrader (extra `dev`)."""
 from typing import Any
 
 from .judge import judge

@@ -153,10 +153,10 @@ def test_a_release_has_neither_solutions_nor_hidden_tests(course, name):
     book = released(course, name)
     text = "\n".join(cell.source for cell in book.cells)
     assert "SOLUTION" not in text and "HIDDEN" not in text
-    # lines with a message may stand in both parts
     hidden = [line for source in checks(name).values() for line in HIDDEN.search(source).group().split("\n")
-              if len(line) > 30 and '"' not in line]
-    assert len(hidden) > 4 and not [line for line in hidden if line in text]
+              if len(line) > 30]
+    # an import or a message may stand in both parts
+    assert len(hidden) > 10 and sum(line in text for line in hidden) <= len(hidden) // 5
     assert text.count("raise NotImplementedError()") == len(checks(name))
     locked = {grading(cell)["grade_id"] for cell in book.cells if cell.metadata.get("editable") is False}
     assert locked == {"imports", "together", *checks(name)}
@@ -174,7 +174,7 @@ def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_forgery(
             cell.metadata.pop("editable", None)
     swallow = "get_ipython().input_transformers_cleanup.append(lambda lines: [])"
     books["forged"].cells.insert(2, nbformat.v4.new_code_cell(swallow))
-    for book in (books["solution"], books["forged"]):                      # no points, and it takes a while
+    for book in books.values():                                            # no points, and it takes a while
         book.cells = [cell for cell in book.cells if grading(cell).get("grade_id") != "together"]
     scores = {}
     for student, book in books.items():
