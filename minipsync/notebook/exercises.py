@@ -8,7 +8,7 @@ from torch import Tensor
 
 def check(name: str, answer: Any, expected: Any, *, tolerance: float = 1e-4,
           mistakes: Mapping[str, Any] | None = None) -> None:
-    """Compare an answer with what is expected: numbers, tensors of any shape, or tuples of them.
+    """Compare an answer with what is expected: numbers, words, tensors or lists, or tuples of them.
 
     Raises AssertionError that says what is wrong, unless both agree within `tolerance`, relative and
     absolute. mistakes: {what to say: the value that this mistake leads to}. An answer that has one of these
@@ -19,6 +19,12 @@ def check(name: str, answer: Any, expected: Any, *, tolerance: float = 1e-4,
         for i, (a, e) in enumerate(zip(answer, expected, strict=True)):
             own = {text: value[i] for text, value in (mistakes or {}).items()}
             check(f"{name}, value {i + 1} of {len(expected)}", a, e, tolerance=tolerance, mistakes=own)
+        return
+    if isinstance(expected, str):
+        if not isinstance(answer, str) or answer != expected:
+            said = [text for text, value in (mistakes or {}).items()
+                    if isinstance(answer, str) and answer == value]
+            raise AssertionError(f"{name}: {said[0] if said else f'{_kind(answer)}, expected {expected!r}'}")
         return
     given, wanted = _tensor(name, answer), _tensor(name, expected)
     if _close(given, wanted, tolerance):
