@@ -1,4 +1,4 @@
-# make demo   PromptSync on drawings it has never seen: a table in this terminal and a page to open
+# make demo   PromptSync on drawings it has never seen, a table and a page to open; DATASET=v2 takes others
 # make exercises   the coursework without its solutions, to notebooks/exercises/release
 # make test   every test and every notebook; ARGS="-k clip" passes options to pytest
 # make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 RESULTS := results
+DATASET := sketch
 VENV_PYTHON := $(VENV)/bin/python
 # the name holds the folder, so that a moved checkout is installed anew
 STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
@@ -33,7 +34,7 @@ help:
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
 	$(VENV_PYTHON) -m papermill notebooks/07_promptsync.ipynb $(RESULTS)/demo_07.ipynb -k python3 \
-	    -p dataset sketch -p records $(RESULTS)/records
+	    -p dataset $(DATASET) -p records $(RESULTS)/records
 	@$(VENV_PYTHON) docs/build_page.py $(RESULTS)/demo_07.ipynb
 	@echo
 	@$(VENV_PYTHON) benchmarks/show_cell.py $(RESULTS)/demo_07.ipynb accuracy
