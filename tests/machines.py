@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-COMPARES = re.compile(r"^from rounding import|torch\.(equal|allclose)|assert_close|pytest\.approx", re.M)
+COMPARES = re.compile(r"^from rounding import|torch\.(equal|allclose)\(|assert_close|pytest\.approx", re.M)
 OLDER = {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 INSTRUCTIONS = {"default": {"ATEN_CPU_CAPABILITY": "default"}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
                 "all-avx2": {"ATEN_CPU_CAPABILITY": "avx2", **OLDER}, "own": {}}   # own: the machine as it is
