@@ -12,9 +12,10 @@ from .data import Dataset, folder, webdataset
 from .evaluation import protocols
 from .evaluation.benchmark import benchmark
 from .evaluation.evaluate import compare, evaluate
+from .evaluation.headroom import headroom
 from .methods import build
 from .notebook.parameters import check_parameters
 
 __version__ = "0.2.0"
-__all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "load_clip",
-           "protocols", "webdataset"]
+__all__ = ["Dataset", "benchmark", "build", "check_parameters", "compare", "evaluate", "folder", "headroom",
+           "load_clip", "protocols", "webdataset"]

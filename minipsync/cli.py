@@ -4,6 +4,7 @@
     minipsync prepare promptalign --benchmark full --root /data  what a method keeps of its source
     minipsync run promptalign --dataset sketch --benchmark full --root /data
     minipsync run promptalign --help                             its settings, each of them an option
+    minipsync headroom maple_tpt --dataset folder:/path --benchmark full    can tuning help there?
     minipsync table domain_generalisation                        what was measured, beside what was published
     minipsync info                                               versions, device, what is where
 """
@@ -30,9 +31,12 @@ from .data.full import ROOT
 from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, whole
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
+from .evaluation.headroom import headroom as look_for_headroom
 from .evaluation.prompts import learned, prompt_file
 from .files.paths import expand, write_whole
 from .methods import REGISTRY, Method, build, prompt_files
+from .methods.probe import ProbeConfig
+from .methods.test_time import TestTimeBase
 from .methods.with_source import SourceMethod, find_source
 from .options import EPILOG, SettingsCommand, check_settings, typed_again, values_for, with_settings
 from .report.papers import TABLES, load_runs, report
@@ -70,6 +74,11 @@ PROMPTS, SOURCE, RECORDS = "results/prompts", Path("results/source"), "results/r
 def method_settings(name: str) -> list[Settings]:
     """What `run` and `prepare` have options for: the settings of a method."""
     return [REGISTRY[name].Config()]
+
+
+def tried_settings(name: str) -> list[Settings]:
+    """What `headroom` has options for: the settings of a method and, if it tunes nothing, of TPT's step."""
+    return [REGISTRY[name].Config(), *([] if issubclass(REGISTRY[name], TestTimeBase) else [ProbeConfig()])]
 
 
 def training_settings(name: str) -> list[Settings]:
@@ -115,6 +124,42 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         _say(evaluate(built, step[0], limit or None, records, batch_size, sample_seed, not quiet))
     _say(f"records: {records}")
     distributed.stop()
+
+
+@app.command(cls=SettingsCommand, epilog=EPILOG.format("headroom", "maple_tpt"))
+@with_settings(tried_settings, REGISTRY)
+def headroom(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(REGISTRY)}")],
+             dataset: Annotated[str, typer.Option(help="to look at")] = "sketch", benchmark: Bench = "mini",
+             root: Root = "", partial: Partial = False, model: Model = "", weights: Weights = "",
+             precision: Precision = "fp32", device: Device = "", prompts: Prompts = PROMPTS,
+             trained_on: TrainedOn = "imagenet", source: Source = SOURCE,
+             seed: Annotated[int | None, typer.Option(help="of prompts and views; default: the method's own")]
+             = None, limit: Annotated[int, typer.Option(min=0, help="images, class-balanced; 0: all")] = 200,
+             sample_seed: Annotated[int, typer.Option(help="of the choice of images")] = 0,
+             out: Annotated[Path | None, typer.Option(help="a CSV file for the table, too")] = None,
+             quiet: Quiet = False, settings: dict[str, Any] | None = None) -> None:
+    """Look at a few images before hours of work: can test-time tuning help there, and if not, what lacks?"""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("headroom runs in one process, without torchrun: it looks at a few images only")
+    typed = settings or {}
+    _stop_at(_unknown_methods([method]))
+    check_settings(headroom, [method], typed)
+    bench = _bench(benchmark, root, partial, model, weights)
+    data = bench.dataset(dataset)
+    place = Place(bench, bench.clip(**_clip_settings(benchmark, model, weights, precision, device)), typed,
+                  prompts, source, trained_on, (
+        ("--benchmark", benchmark), ("--model", model), ("--weights", weights),
+        ("--dataset", trained_on * (trained_on != "imagenet")),
+        ("--prompts", prompts * (prompts != PROMPTS))))
+    tried = {} if issubclass(REGISTRY[method], TestTimeBase) else values_for(ProbeConfig, typed)
+    if seed is not None and ProbeConfig in map(type, tried_settings(method)):
+        tried["seed"] = seed
+    report = look_for_headroom(place.announce(data, method, seed, None), data, limit or None, sample_seed,
+                               not quiet, **tried)
+    print(report)
+    if out is not None:
+        report.to_csv(out)
+        print(f"written: {out}")
 
 
 @app.command(cls=SettingsCommand, epilog=EPILOG.format("fit", "maple"))

@@ -161,3 +161,30 @@ def test_as_a_module(tmp_path):
                           env=env, text=True, capture_output=True)
     assert done.returncode == 0 and "zero_shot on animals" in done.stdout, done.stderr
     assert len(pd.read_csv(next(tmp_path.glob("r/*.csv")))) == 2
+
+
+# ---- headroom -----------------------------------------------------------------------------------------
+def test_headroom_of_a_method_that_tunes_nothing(here):
+    text = said("headroom", "zero_shot", "--dataset", "animals", "--limit", 3, "--n-views", 3, "--lr", "0.02",
+                "--template", "a drawing of a {}.", "--quiet", "--out", "h.csv")
+    assert "zero_shot on animals, n = 3; a step moves the words 'a drawing of a' before the class" in text
+    assert "by TPT's step, rate 0.02" in text and "mean of 1 confident of 3 views" in text
+    assert text.endswith("written: h.csv")
+    table = pd.read_csv(here / "h.csv")
+    assert list(table.columns) == ["measure", "value", "low", "high", "n", "says"] and len(table) > 15
+
+
+def test_headroom_shows_the_settings_that_it_has():
+    assert "--lr rate of AdamW" in said("headroom", "zero_shot", "--help")
+    text = said("headroom", "promptsync", "--help")
+    assert "Settings of promptsync:" in text and "Settings of headroom:" not in text
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["tpt", "--depth", "3"], "^--depth: tpt has no such setting"),
+    (["mapel"], "^unknown method 'mapel'. Did you mean 'maple'"),
+    (["zero_shot", "--n-views", "0"], "headroom: n_views=0 does not fit"),
+    (["zero_shot", "--dataset", "scetch"], "scetch.*Did you mean 'sketch'")])
+def test_headroom_says_what_does_not_fit(arguments, told, here):
+    with pytest.raises((ValueError, TypeError), match=told):
+        said("headroom", *arguments, "--quiet")

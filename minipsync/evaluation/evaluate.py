@@ -80,11 +80,11 @@ def evaluate(method: Any, data: Dataset, limit: int | None = None, records: str 
         right, seen = sum(known), len(known)
         with progress_bar(name, len(mine), seen, progress and rank == 0) as bar:
             for batch in batches:
-                new, bad = _read_images(data, labels, [i for i in batch if ids[i] not in kept.rows])
+                new, bad = read_images(data, labels, [i for i in batch if ids[i] not in kept.rows])
                 skipped += [(ids[i], reason) for i, reason in bad.items()]
                 if new:
                     # an interrupted batch is predicted whole: batch mates can move the last digits of a logit
-                    old, _ = _read_images(data, labels, [i for i in batch if i not in new and i not in bad])
+                    old, _ = read_images(data, labels, [i for i in batch if i not in new and i not in bad])
                     images = {i: (new | old)[i] for i in batch if i in new or i in old}
                     contents = {i: of_picture(data, i, image) for i, image in images.items()}
                     rows = predict_rows(method, images, ids, labels, run["seed"], contents)
@@ -135,9 +135,11 @@ def _content_now(data: Dataset, i: int) -> str | None:
         return None
 
 
-def _read_images(data: Dataset, labels: Sequence[int], positions: Iterable[int]
-                 ) -> tuple[dict[int, Image.Image], dict[int, str]]:
-    """({position: PIL image}, {position: why it cannot be read})."""
+def read_images(data: Dataset, labels: Sequence[int], positions: Iterable[int]
+                ) -> tuple[dict[int, Image.Image], dict[int, str]]:
+    """({position: PIL image}, {position: why it cannot be read}).
+
+    Raises ValueError for an image that comes with another label than `labels` says."""
     images, bad = {}, {}
     for i in positions:
         try:

@@ -11,8 +11,7 @@ choices (5.9.4), fields of `PromptSyncConfig`. With prompts theta_0 and a test i
 
 and then theta_0 gets one optimiser update with the mean of g, classifies x and is put back. L_D is
 `discrimination`, L_A `prototype_alignment`, L_ent TPT's `marginal_entropy`. theta_0 is the same for every
-image, so with one fixed source batch g_D is a constant: that is PromptSync* (`refresh="once"`). PromptSync
-draws the source batch anew for each image, from a seed that its content gives.
+image, so with one fixed source batch g_D is a constant, as in PromptSync*; PromptSync draws one per image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,12 +120,14 @@ class PromptSync(PrototypeMethod):
         if history:
             for k, p in theta_0.items():
                 p.grad = mean[k]
-            optimizer = OPTIMIZERS[c.optimizer](theta_0.values(), lr=c.lr, weight_decay=c.weight_decay)
-            careful_step(optimizer, theta_0)
+            careful_step(self.optimizer(theta_0), theta_0)
         tuned = {k: p.detach() for k, p in theta_0.items()}
         return Adapted(tuned, stack_history(history), selected, views[:, :1])
 
-    # ---- meta-train: L_D on source samples ----
+    def optimizer(self, params: Params) -> torch.optim.Optimizer:
+        c = self.config
+        return OPTIMIZERS[c.optimizer](params.values(), lr=c.lr, weight_decay=c.weight_decay)
+
     def meta_train(self, theta: Params, views: Tensor, step: int) -> tuple[Params, dict[str, Tensor]]:
         """g_D by name [B, ...] at theta and {"discrimination": L_D [B]}; zeros and {} where L_D is off."""
         c, n = self.config, len(views)
@@ -151,7 +152,6 @@ class PromptSync(PrototypeMethod):
         g_d = gradients(loss, theta, self.clip.precision, create_graph=c.second_order)
         return g_d, {"discrimination": loss.detach()}
 
-    # ---- meta-test: L_ent + lambda_A L_A on the confident views ----
     def meta_test(self, theta: Params, views: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Losses by name, each [B], "loss" their weighted sum, at theta'; and the selected views [B, k]."""
         c, scale, prompts = self.config, self.clip.logit_scale, self.learner(theta)

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from ..settings import Settings, Share
-from ..views.crops import CropScale, content_seed, make_views
+from ..views.crops import CropScale, ViewConfig, content_seed, make_views
 from .base import Method, Params
 from .memory import episodes_in_memory
 from .prediction import Prediction
@@ -63,6 +63,11 @@ class TestTimeBase(Method):
         super().__init__(clip, class_names, config, **settings)
         self._initial: list[Tensor] | None = self.copy_prompts()
 
+    @property
+    def view_config(self) -> ViewConfig:
+        """How views 1, 2, … are made."""
+        return ViewConfig(augmix=self.config.augmix, crop_scale=self.config.crop_scale)
+
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
 
@@ -70,7 +75,7 @@ class TestTimeBase(Method):
         images nor the batch they came in changes a prediction.
         """
         c = self.config
-        return make_views(image, c.n_views, self.clip, augmix=c.augmix, crop_scale=c.crop_scale,
+        return make_views(image, c.n_views, self.clip, self.view_config,
                           seed=content_seed(image, c.view_seed))
 
     def inputs(self, views: Tensor) -> Tensor:
@@ -81,6 +86,14 @@ class TestTimeBase(Method):
         """Fresh leaves [B, ...] to tune, one set of prompts per episode; x as `inputs` gave it."""
         self.check_device()
         return self.learner.episodes(len(x))
+
+    def optimizer(self, params: Params) -> torch.optim.Optimizer:
+        """Make a fresh optimiser for the leaves, with the method's rate.
+
+        AdamW works on each element by itself, so one optimiser over leaves [B, ...] is B optimisers.
+        """
+        c = self.config
+        return torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
 
     def first_logits(self, x: Tensor, params: Params) -> Tensor:
         """Logits [B, V, C] of all views before tuning, without gradient; here all episodes start alike."""

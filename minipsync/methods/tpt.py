@@ -92,13 +92,9 @@ class TestTimeMethod(TestTimeBase):
 
     @torch.enable_grad()
     def tune(self, params: Params, chosen: Tensor) -> dict[str, Tensor]:
-        """Take `steps` steps of AdamW on the leaves `params`, in place; the losses by name, [steps, B].
-
-        AdamW works on each element by itself, so one optimiser over leaves [B, ...] is B optimisers.
-        """
-        c, history = self.config, []
-        optimizer = torch.optim.AdamW(list(params.values()), lr=c.lr, weight_decay=c.weight_decay)
-        for _ in range(c.steps):
+        """Take `steps` steps of AdamW on the leaves `params`, in place; the losses by name, [steps, B]."""
+        history, optimizer = [], self.optimizer(params)
+        for _ in range(self.config.steps):
             losses = self.objective(chosen, params)
             for name, gradient in gradients(losses["loss"], params, self.clip.precision).items():
                 params[name].grad = gradient
