@@ -14,8 +14,12 @@ from .tpt import TPT, TestTimeMethod
 from .maple_tpt import MaPLeTPT
 from .promptalign import PromptAlign
 from .promptsync import PromptSync, PromptSyncStar
+from .confident_views import ConfidentViews          # controls, which tune nothing
+from .nearest_mean import NearestMean
+from .tip_adapter import TipAdapter
 
 __all__ = [
-    "IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "MaPLe", "MaPLeTPT", "Method", "Prediction",
-    "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "ZeroShot", "build", "register",
+    "IVLP", "REGISTRY", "TPT", "Adapted", "CoCoOp", "CoOp", "ConfidentViews", "MaPLe", "MaPLeTPT", "Method",
+    "NearestMean", "Prediction", "PromptAlign", "PromptSync", "PromptSyncStar", "TestTimeMethod", "TipAdapter",
+    "ZeroShot", "build", "register",
 ]
