@@ -4,6 +4,7 @@
 # make test-machines   the tests that compare numbers, as other processors round; ARGS="--help" shows options
 # make test-oldest   tests and the demo with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make docs   the API reference from the docstrings, to docs/api
+# make book   notebooks, guides and API reference as one site, to build/book (pip install -e ".[book]" first)
 # make types   the type checker on the package
 # make constraints   make test, and if all passed the versions of .venv to constraints.txt
 # All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
@@ -23,10 +24,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test test-machines test-oldest docs types constraints help
+.PHONY: demo book exercises test test-machines test-oldest docs types constraints help
 
 help:
-	@sed -n '1,9s/^# //p' Makefile
+	@sed -n '1,10s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
@@ -62,6 +63,11 @@ docs: $(STAMP)
 	rm -rf docs/api
 	$(VENV_PYTHON) docs/build_api.py docs/api
 	@echo "The API reference: open docs/api/index.html in a browser."
+
+book: $(STAMP)
+	rm -rf build/book
+	$(VENV_PYTHON) docs/build_book.py build/book
+	@echo "The book: open build/book/index.html in a browser."
 
 types: $(STAMP)
 	$(VENV_PYTHON) -m mypy $(ARGS)
