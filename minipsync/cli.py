@@ -9,15 +9,13 @@
     minipsync info                                               versions, device, what is where
 """
 
-import functools
 import importlib.metadata
 import itertools
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,19 +24,19 @@ import typer
 from safetensors import SafetensorError
 
 from . import __version__, distributed
-from .data import Dataset
 from .data.full import ROOT
-from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, whole
+from .evaluation.benchmark import BENCHMARKS, Benchmark, benchmark
 from .evaluation.evaluate import evaluate
 from .evaluation.gate import check_zero_shot
 from .evaluation.headroom import headroom as look_for_headroom
 from .evaluation.prompts import learned, prompt_file
 from .files.paths import expand, write_whole
-from .methods import REGISTRY, Method, build, prompt_files
+from .methods import REGISTRY, build, prompt_files
 from .methods.probe import ProbeConfig
 from .methods.test_time import TestTimeBase
-from .methods.with_source import SourceMethod, find_source
+from .methods.with_source import find_source
 from .options import EPILOG, SettingsCommand, check_settings, typed_again, values_for, with_settings
+from .ready import PROMPTS, SOURCE, Place, say
 from .report.papers import TABLES, load_runs, report
 from .report.writers import to_csv, to_latex, to_markdown, to_text
 from .settings import Settings, did_you_mean
@@ -68,7 +66,7 @@ TrainedOn = Annotated[str, typer.Option(help="the data set that the prompts were
 Source = Annotated[Path, typer.Option(help="folder of source statistics and prototypes")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
 Seeds = Annotated[str, typer.Option(help="of prompts and views: 2, or 1,2,3; default: the method's own")]
-PROMPTS, SOURCE, RECORDS = "results/prompts", Path("results/source"), "results/records"
+RECORDS = "results/records"
 
 
 def method_settings(name: str) -> list[Settings]:
@@ -110,10 +108,8 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     _try(problems, check_settings, run, known, typed if known else {})
     _stop_at(problems)
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
-    place = Place(bench, clip, typed, prompts, source, trained_on, (
-        ("--benchmark", benchmark), ("--model", model), ("--weights", weights),
-        ("--dataset", trained_on * (trained_on != "imagenet")),
-        ("--prompts", prompts * (prompts != PROMPTS))))
+    place = Place(bench, clip, typed, prompts, source, trained_on, _prepare_again,
+                  _typed_here(benchmark, model, weights, trained_on, prompts))
     plan = [(data, method, s) for data in sets for method in methods
             for s in (seeds if "seed" in REGISTRY[method].Config.model_fields else [None])]
     for step in plan:
@@ -121,8 +117,8 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     _stop_at(problems)
     for step in plan:
         built = place.announce(*step, check_zero_shot if gate and benchmark == "full" else None)
-        _say(evaluate(built, step[0], limit or None, records, batch_size, sample_seed, not quiet))
-    _say(f"records: {records}")
+        say(evaluate(built, step[0], limit or None, records, batch_size, sample_seed, not quiet))
+    say(f"records: {records}")
     distributed.stop()
 
 
@@ -146,14 +142,12 @@ def headroom(method: Annotated[str, typer.Argument(help=f"one of: {', '.join(REG
     check_settings(headroom, [method], typed)
     bench = _bench(benchmark, root, partial, model, weights)
     data = bench.dataset(dataset)
-    place = Place(bench, bench.clip(**_clip_settings(benchmark, model, weights, precision, device)), typed,
-                  prompts, source, trained_on, (
-        ("--benchmark", benchmark), ("--model", model), ("--weights", weights),
-        ("--dataset", trained_on * (trained_on != "imagenet")),
-        ("--prompts", prompts * (prompts != PROMPTS))))
-    tried = {} if issubclass(REGISTRY[method], TestTimeBase) else values_for(ProbeConfig, typed)
-    if seed is not None and ProbeConfig in map(type, tried_settings(method)):
-        tried["seed"] = seed
+    clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device))
+    place = Place(bench, clip, typed, prompts, source, trained_on, _prepare_again,
+                  _typed_here(benchmark, model, weights, trained_on, prompts))
+    tried: dict[str, Any] = {}
+    if not issubclass(REGISTRY[method], TestTimeBase):     # TPT's step is tried
+        tried = values_for(ProbeConfig, typed) | ({} if seed is None else {"seed": seed})
     report = look_for_headroom(place.announce(data, method, seed, None), data, limit or None, sample_seed,
                                not quiet, **tried)
     print(report)
@@ -209,14 +203,13 @@ def prepare(methods: Annotated[list[str], typer.Argument(help=f"one or several o
     bench = _bench(benchmark, root, partial, model, weights)
     train = bench.dataset(dataset, "train")
     clip = bench.clip(**_clip_settings(benchmark, model, weights, precision, device or own_device))
-    place = Place(bench, clip, settings or {}, prompts, out, dataset)
-    place.train_set = train                                    # listed already
+    place = Place(bench, clip, settings or {}, prompts, out, dataset, _prepare_again, listed=train)
     for method, s in itertools.product(methods, _seeds(seed)):
         built: Any = place.build(method, train.class_names, s)
         there = find_source(built, out, train) is not None
         there = distributed.from_first(there)                  # all processes do the same
         if there and not again:
-            _say(f"{method}: {built.needs} for {built.prompts_from} are there (--again computes them anew)")
+            say(f"{method}: {built.needs} for {built.prompts_from} are there (--again computes them anew)")
             continue
         checkpoint = out / f"{method}_{train.name}_{prompts_fingerprint(built.learner)[:8]}.part"
         built.prepare(train, progress=not quiet, checkpoint=checkpoint)
@@ -275,88 +268,24 @@ def info(root: Root = "") -> None:
         print(f"{folder}: {len(list(Path(folder).glob(kind)))} files")
 
 
-# ---- methods that are ready ---------------------------------------------------------------------------
-@dataclass
-class Place:
-    """What `run` and `prepare` build methods with: the benchmark and its CLIP, the settings as typed, where
-    prompts and source lie and what they were learned on, and the options to type again in a hint."""
-
-    bench: Any
-    clip: Any
-    typed: dict[str, Any]
-    prompts: str
-    source: Path
-    trained_on: str
-    options: tuple[tuple[str, Any], ...] = ()
-    told: set = field(default_factory=set)
-
-    @functools.cached_property
-    def train_set(self) -> Dataset | str:
-        """The data set that prompts were learned on, listed once; its name alone where it is not here."""
-        return self.bench.training_data(self.trained_on)
-
-    def train_images(self) -> Dataset:
-        """That data set, from which L_D of PromptSync draws; an error says why it is not here."""
-        train = self.train_set
-        return self.bench.dataset(self.trained_on, "train") if isinstance(train, str) else train
-
-    def build(self, name: str, class_names: list[str], seed: int | None,
-              dataset: str | None = None) -> Method:
-        """The method with the benchmark's settings for `dataset`, then those that were typed; its prompts
-        loaded."""
-        config = REGISTRY[name].Config
-        own = values_for(config, self.typed)
-        own |= {"seed": seed} if seed is not None and "seed" in config.model_fields else {}
-        method = build(name, self.clip, class_names, **{**self.bench.settings(name, dataset), **own})
-        if method.learner is not None and (method.recipe is not None or method.accepts):
-            place = expand(self.prompts)
-            if self.prompts != PROMPTS and not place.exists():
-                raise FileNotFoundError(f"--prompts {self.prompts}: there is no such file or folder")
-            self.bench.load_prompts(method, self.train_set, place, seed)
-        return method
-
-    def ready(self, data: Dataset, name: str, seed: int | None, images: bool = True) -> Method:
-        """The method for `data`, with what it keeps of its source; images=False only looks whether all is
-        there. Raises FileNotFoundError with the command for what is missing, ValueError for prompts of
-        another source."""
-        method = self.build(name, data.class_names, seed, data.name)
-        if not isinstance(method, SourceMethod):
-            return method
-        train = self.train_images() if method.needs == "prototypes" else None    # PromptAlign: numbers alone
-        if train is not None and method.trained_on not in ("", train.name):
-            raise ValueError(f"{name}: the prompts {method.prompts_from} were learned on "
-                             f"{method.trained_on}; say --trained-on {method.trained_on}")
-        found = find_source(method, self.source, whole(self.train_set))
-        if found is None:
-            own = {k: text for k, text in self.typed.items() if hasattr(method.config, k)}
-            options = typed_again(prepare, own, *self.options, ("--seed", seed))
-            raise FileNotFoundError(f"{name} has no source {method.needs} in {str(self.source)!r} for the "
-                                    f"prompts {method.prompts_from}; compute them once: minipsync prepare "
-                                    f"{name} {options}")
-        return method.prepare(train, found=found) if images else method
-
-    def announce(self, data: Dataset, name: str, seed: int | None, gate: Callable | None) -> Method:
-        """`ready`; says first, once each, what is predicted and with which prompts, and lets `gate` look."""
-        if data not in self.told:
-            self.told.add(data)
-            if data.origin == "own":
-                _say(f"{data}: {', '.join(data.class_names[:5])}{', …' * (len(data.class_names) > 5)}")
-            elif gate:
-                gate(self.clip, data)
-        method = self.ready(data, name, seed)
-        if method.prompts_from and (name, seed) not in self.told:
-            self.told.add((name, seed))
-            by_name = "" if whole(self.train_set) is not None else " (by name: its pictures are not here)"
-            _say(f"{name}: prompts {method.prompts_from}, trained on {method.trained_on}{by_name}")
-        return method
-
-
 # ---- parts ------------------------------------------------------------------------------------------
 def _bench(name: str, root: str, partial: bool, model: str, weights: str) -> Benchmark:
     if name == "mini" and (model or weights):
         raise ValueError(f"{'--model' if model else '--weights'} {model or weights}: the mini benchmark has "
                          "a CLIP of its own; for another say --benchmark full")
     return benchmark(name, root or None, partial)
+
+
+def _prepare_again(typed: Mapping[str, Any], *others: tuple[str, Any]) -> str:
+    """The options of `prepare` that make a source with these settings."""
+    return typed_again(prepare, typed, *others)
+
+
+def _typed_here(benchmark: str, model: str, weights: str, trained_on: str, prompts: str) -> tuple:
+    """What `prepare` has to be told, too: pairs of option and value, "" where it is the default."""
+    return (("--benchmark", benchmark), ("--model", model), ("--weights", weights),
+            ("--dataset", trained_on * (trained_on != "imagenet")),
+            ("--prompts", prompts * (prompts != PROMPTS)))
 
 
 def _clip_settings(name: str, model: str, weights: str, precision: str,
@@ -405,11 +334,6 @@ def _stop_at(problems: list[str]) -> None:
     if problems:
         many = f"{len(problems)} things are to be mended first; nothing was predicted yet:\n- "
         raise ValueError((many if len(problems) > 1 else "") + "\n- ".join(problems))
-
-
-def _say(text: object) -> None:
-    if distributed.rank() == 0:
-        print(text, flush=True)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

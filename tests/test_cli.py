@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from minipsync import cli
+from minipsync import cli, ready
 from minipsync.methods import REGISTRY
 from minipsync.options import check_settings, flag, own_settings, typed_again, values_for
 from minipsync.training import TrainConfig
@@ -147,7 +147,7 @@ def test_options_to_type_again():
 def test_a_method_with_a_setting_of_clips_name(here, monkeypatch):
     """--method-weights and --weights are told apart in the end."""
     seen = []
-    monkeypatch.setattr(cli, "build", lambda *a, **settings: seen.append(settings) or (_ for _ in ()).throw(
+    monkeypatch.setattr(ready, "build", lambda *a, **settings: seen.append(settings) or (_ for _ in ()).throw(
         ValueError("enough")))
     for typed in (["--method-weights", "top1"], []):
         with pytest.raises(ValueError, match="enough"):
