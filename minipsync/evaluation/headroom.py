@@ -12,6 +12,7 @@ predictions. Each has a measure here. docs/full.md says how to read them.
 import html
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ..methods.test_time import TestTimeBase
 from ..methods.tpt import mean_log_probability, select_confident, take_views, view_entropy
 from ..settings import did_you_mean
 from ..views.areas import view_areas
-from ..views.crops import ViewConfig, content_seed, make_views
+from ..views.crops import content_seed, make_views
 from .checks import check_arguments
 from .evaluate import balanced_order, read_images
 from .headroom_rows import area_edges, rows_of, verdict_of
@@ -140,22 +141,24 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
     order = balanced_order(ids, labels, limit, sample_seed)
     look = Look(method, config)
     skipped: list[tuple[str, str]] = []
-    rows: list[dict[str, Any]] = []
-    alone: list[dict[str, Any]] = []
     siblings = _siblings(balanced_order(ids, labels, None, sample_seed), labels, order)
     with progress_bar(f"headroom of {method.name} on {data.name}", len(order) + len(siblings), 0,
                       progress) as bar:
-        for todo, see, kept in ((order, look, rows), (siblings, look.alone, alone)):
+        def seen(todo: list[int], see: Callable) -> list[dict[str, Any]]:
+            """What `see` says of each image that can be read."""
+            found = []
             for start in range(0, len(todo), look.size):
-                batch = todo[start:start + look.size]
-                images, bad = read_images(data, labels, batch)
-                skipped += [(ids[i], reason) for i, reason in bad.items()]
-                items = list(zip(check_images(list(images.values())), (labels[i] for i in images),
-                                 strict=True)) if images else []
-                found = [row for part in in_batches(method, see, items, look.size) for row in part]
-                kept += [{"image": ids[i], "label": labels[i], **row}
-                         for i, row in zip(images, found, strict=True)]
+                images, bad = read_images(data, labels, batch := todo[start:start + look.size])
+                skipped.extend((ids[i], reason) for i, reason in bad.items())
+                pictures = check_images(list(images.values())) if images else []
+                items = [(picture, labels[i]) for picture, i in zip(pictures, images, strict=True)]
+                said = [row for part in in_batches(method, see, items, look.size) for row in part]
+                found += [{"image": ids[i], "label": labels[i], **row}
+                          for i, row in zip(images, said, strict=True)]
                 bar.update(len(batch))
+            return found
+
+        rows, alone = seen(order, look), seen(siblings, look.alone)
     if not rows:
         raise ValueError(f"none of the {len(order)} images of {data.name} could be read; the first said: "
                          f"{skipped[0][1]}; check the folder, or download the dataset again")
@@ -180,11 +183,8 @@ class Look:
             self.tuner = tuner_for(method, config)
         except NothingToTune as error:
             self.reason = str(error)
-        self.config: Any = config
-        self.view_config = ViewConfig(augmix=config.augmix, crop_scale=config.crop_scale)
-        if isinstance(method, TestTimeBase):
-            self.config, self.view_config = method.config, method.view_config
-        self.edges = area_edges(*self.view_config.crop_scale)
+        self.config: Any = method.config if isinstance(method, TestTimeBase) else config
+        self.edges = area_edges(*self.config.crop_scale)
         self.n_views = self.chosen = 0                        # of views, and of confident ones; once seen
         self.size = self.tuner.batch_size() if self.tuner is not None else max(
             1, method.image_batch // self.config.n_views)
@@ -193,12 +193,11 @@ class Look:
 
     def views_of(self, image: Any) -> tuple[Tensor, Tensor]:
         """Views [V, 3, S, S] of an image, and the areas [V - 1] of the crops among them."""
-        seed, clip = content_seed(image, self.config.view_seed), self.method.clip
-        if isinstance(self.method, TestTimeBase):
-            views = self.method.make_views(image)
-        else:
-            views = make_views(image, self.config.n_views, clip, self.view_config, seed=seed)
-        return views, view_areas(image, len(views), clip, self.view_config, seed)
+        c, clip = self.config, self.method.clip
+        seed = content_seed(image, c.view_seed)
+        views = (self.method.make_views(image) if isinstance(self.method, TestTimeBase)
+                 else make_views(image, c.n_views, clip, c.view_config, seed=seed))
+        return views, view_areas(image, len(views), clip, c.view_config, seed)
 
     def __call__(self, items: list[tuple[Any, int]]) -> list[dict[str, Any]]:
         """What the table is computed from, for each image; see `Headroom.images`."""

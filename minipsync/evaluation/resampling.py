@@ -48,8 +48,7 @@ def class_interval(values: Sequence[float] | np.ndarray, classes: Sequence | np.
     mean, means = float(totals.sum() / sizes.sum()), _subset_means(totals, sizes, seed)
     low, high = np.nanquantile(means, (LEVEL / 2, 1 - LEVEL / 2))
     arm = _student(totals, sizes)
-    low, high = min(low, mean - arm), max(high, mean + arm)
-    return mean, float(min(low, mean)), float(max(high, mean))
+    return mean, float(min(low, mean - arm)), float(max(high, mean + arm))
 
 
 def paired(differences: Sequence[float] | np.ndarray, classes: Sequence | np.ndarray,

@@ -82,13 +82,13 @@ def tuner_for(method: Method, config: ProbeConfig | None = None) -> Any:
     learner, c = method.learner, config or ProbeConfig()
     if isinstance(method, TestTimeBase) or (learner is None and not isinstance(method, ZeroShot)):
         raise NothingToTune(f"{method.name} has nothing that a step on an image could tune")
-    if learner is None or isinstance(learner, ConditionalPrompt):
-        own: dict[str, Any] = {"start": "words", "init": _words(method)} if learner is None else {
-            "start": "cocoop", "init": None, "n_ctx": learner.n_ctx}
-        kind = TPT if learner is None else ConditionalProbe
-        tuner = kind(method.clip, method.class_names, **c.replace(lr=c.lr or TEXT_RATE).model_dump() | own)
-        if learner is not None:
-            tuner.learner.load_state_dict(learner.state_dict())
+    of_tpt = c.replace(lr=c.lr or TEXT_RATE).model_dump()
+    if learner is None:
+        return TPT(method.clip, method.class_names, **of_tpt, start="words", init=_words(method))
+    if isinstance(learner, ConditionalPrompt):
+        tuner = ConditionalProbe(method.clip, method.class_names, **of_tpt, start="cocoop", init=None,
+                                 n_ctx=learner.n_ctx)
+        tuner.learner.load_state_dict(learner.state_dict())
         return tuner
     prompts = learner()
     if prompts.text is None and prompts.vision is None:

@@ -16,7 +16,7 @@ from ..data.few_shot import few_shot_images, learned_pictures
 from ..source.domain import SourceDomain
 from ..source.prototypes import Prototypes, image_prototypes, text_prototypes, variant_prototypes
 from ..source.sampler import SourceBatch, SourceSampler
-from ..views.crops import ViewConfig, content_seed, make_views
+from ..views.crops import content_seed, make_views
 from .base import Params
 from .ivlp import IndependentPrompt
 from .learner import Prompts
@@ -61,13 +61,9 @@ class PrototypeMethod(SourceMethod):
             return CoupledPrompt(self.clip, c.n_ctx, c.depth, c.init, seed=c.seed)
         return IndependentPrompt(self.clip, c.n_ctx, c.depth, c.n_ctx, c.depth, c.init, seed=c.seed)
 
-    @property
-    def view_config(self) -> ViewConfig:
-        return self.config.view_config
-
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         c = self.config
-        return make_views(image, 1 + c.n_views, self.clip, self.view_config,
+        return make_views(image, 1 + c.n_views, self.clip, c.view_config,
                           seed=content_seed(image, c.view_seed))
 
     def start(self, x: Tensor) -> Params:

@@ -41,6 +41,11 @@ class TestTimeConfig(Settings):
     episodes: PositiveInt | None = None
     """images that are tuned at a time, which changes no result; None: as memory allows"""
 
+    @property
+    def view_config(self) -> ViewConfig:
+        """How views are augmented: random crops and flips, and AugMix where a method has it and it is on."""
+        return ViewConfig(augmix=getattr(self, "augmix", False), crop_scale=self.crop_scale)
+
 
 @dataclass
 class Adapted:
@@ -63,11 +68,6 @@ class TestTimeBase(Method):
         super().__init__(clip, class_names, config, **settings)
         self._initial: list[Tensor] | None = self.copy_prompts()
 
-    @property
-    def view_config(self) -> ViewConfig:
-        """How views 1, 2, … are made."""
-        return ViewConfig(augmix=self.config.augmix, crop_scale=self.config.crop_scale)
-
     def make_views(self, image: Image.Image | Tensor) -> Tensor:
         """Views [V, 3, S, S] of one PIL image or tensor [3, S, S]; view 0 is the image itself.
 
@@ -75,7 +75,7 @@ class TestTimeBase(Method):
         images nor the batch they came in changes a prediction.
         """
         c = self.config
-        return make_views(image, c.n_views, self.clip, self.view_config,
+        return make_views(image, c.n_views, self.clip, c.view_config,
                           seed=content_seed(image, c.view_seed))
 
     def inputs(self, views: Tensor) -> Tensor:

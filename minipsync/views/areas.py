@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..clip.encoders import Clip
-from .crops import ViewConfig, crop_boxes, working_copy
+from .crops import ViewConfig, crop_boxes, working_size
 
 
 def view_areas(image: Image.Image | Tensor, n: int, clip: Clip, config: ViewConfig, seed: int) -> Tensor:
@@ -14,7 +14,7 @@ def view_areas(image: Image.Image | Tensor, n: int, clip: Clip, config: ViewConf
     -> float64 [n - 1], in (0, 1]: view 0 is the image itself and has no crop. The boxes are what `make_views`
     draws first, so they are drawn here once more, without looking at a pixel.
     """
-    picture = image if isinstance(image, Tensor) else working_copy(image, clip.image_size, config)
-    height, width = picture.shape[-2:]
+    width, height = ((image.shape[-1], image.shape[-2]) if isinstance(image, Tensor)
+                     else working_size(image.size, clip.image_size, config))
     boxes = crop_boxes(n - 1, height, width, config, torch.Generator().manual_seed(seed))
     return boxes[:, 2].double() * boxes[:, 3] / (height * width)

@@ -125,14 +125,20 @@ def _drawn(n: int, probability: float, generator: Generator, device: torch.devic
 
 def working_copy(image: Image.Image, size: int, config: ViewConfig) -> Tensor:
     """The image as bytes [3, H, W], shrunk if no crop needs that many pixels."""
-    image = to_rgb(image)
+    image, wanted = to_rgb(image), working_size(image.size, size, config)
+    if image.size != wanted:
+        image = image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return pil_to_tensor(image)
+
+
+def working_size(image_size: tuple[int, int], size: int, config: ViewConfig) -> tuple[int, int]:
+    """Width and height of the `working_copy` of an image of this width and height."""
     ratio = max(config.crop_ratio[1], 1 / config.crop_ratio[0])
     shorter = math.ceil(size * math.sqrt(ratio / config.crop_scale[0]))
-    if min(image.size) > shorter:
-        scale = shorter / min(image.size)
-        new_size = [round(s * scale) for s in image.size]
-        image = image.resize(new_size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return pil_to_tensor(image)
+    if min(image_size) <= shorter:
+        return image_size
+    scale = shorter / min(image_size)
+    return round(image_size[0] * scale), round(image_size[1] * scale)
 
 
 # --- random resized crops -----------------------------------------------------------------------------------
