@@ -38,7 +38,7 @@ FEW_SHOT_SETS = ("animals", "vehicles", "signs", "instruments", "dishes")
 ENTROPY_ALONE = "entropy with PromptSync's views"
 LONG_TAILED = ("v2_longtail", "sketch_longtail", "r_longtail")      # a has too few pictures of its classes
 PUGS = tuple(f"pug_{factor}" for factor in PUG)
-SAME_CLASSES = {"imagenet", *OOD, "c", *(f"{name}_longtail" for name in (*OOD, "imagenet"))}
+SAME_CLASSES = {"imagenet", *OOD, "c", *LONG_TAILED}
 
 # Several seeds of prompts: on the papers' shifted sets, and everywhere for what takes milliseconds an image.
 # Of the slowest rows the first seed alone is measured.
@@ -87,6 +87,7 @@ AVERAGES = {"domain_generalisation": {"ood_average": list(OOD)},
 
 def from_source(bench, variants: dict, names, args) -> Iterator:
     """(label, seed of the prompts, Result) on test sets; what takes no prompts has the seed 0 alone."""
+    train = bench.dataset("imagenet", "train")
     for each in names:
         stem = each.removesuffix("_longtail")
         data = bench.dataset(stem) if stem == each else bench.long_tailed(stem, args.limit)
@@ -96,7 +97,7 @@ def from_source(bench, variants: dict, names, args) -> Iterator:
             for seed in (0,) if alone else seeds:
                 if name in FROM_PICTURES:
                     method = bench.build(name, data, load=False, seed=seed, **settings)
-                    learned(method, bench.dataset("imagenet", "train"), args.prompts, progress=False)
+                    learned(method, train, args.prompts, progress=False)
                 else:
                     prompts = {} if alone else {"prompt_seed": seed}
                     method = bench.build(name, data, source=args.source, **prompts, **settings)

@@ -84,11 +84,11 @@ def ready(bench: Benchmark, clip: Clip, name: str, data: Dataset, prompts: str |
         print(f"{name} is left out: {missing}. Make them: minipsync fit {kind} --benchmark {bench.name}"
               + prepare)
         return None
+    if not prompts:
+        raise ParameterError("prompts is empty: expected a folder that keeps the prompts learned here")
     print(f"{name}: no prompts; {kind} learns some from a picture of each class, to show that all works")
     own = {key: value for key, value in bare.config.model_dump().items()
            if key in REGISTRY[kind].Config.model_fields and key in (bare.prompt_settings or (key,))}
-    if not prompts:
-        raise ParameterError("prompts is empty: expected a folder that keeps the prompts learned here")
     small = build(kind, clip, train.class_names, **own | ({} if seed is None else {"seed": seed}))
     learned(small, train, prompts, progress=False, **SMALL)
     return bench.build(name, data, **made)
