@@ -109,7 +109,8 @@ def test_form(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_welcome", "05_tpt", "06_promptalign", "07_promptsync"])
+@pytest.mark.parametrize("name", ["00_welcome", "05_tpt", "06_promptalign", "07_promptsync",
+                                  "08_benchmark"])
 def test_the_full_benchmark(name, tmp_path, look):
     """On look-alikes of the papers' folders, with small prompts and statistics that are made on the way."""
     process = papermill(tmp_path, "benchmark", "full", "root", look, "model", "mini", "partial", "True",
