@@ -52,7 +52,7 @@ def _encoded(figure: Figure) -> tuple[str, bytes, int]:
     figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
     image, out = Image.open(buffer).convert("RGB"), io.BytesIO()
     width = round(image.width * CSS_DPI / DPI)
-    if any(np.ndim(shown.get_array()) == 3 for axis in figure.axes for shown in axis.get_images()):
+    if any(np.asarray(shown.get_array()).ndim == 3 for axis in figure.axes for shown in axis.get_images()):
         image.save(out, "JPEG", quality=QUALITY, optimize=True)
         return "image/jpeg", out.getvalue(), width
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
