@@ -24,7 +24,7 @@ from . import drawing as draw
 from .drawing import BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE, Numbers, Picture
 
 __all__ = ["BLUE", "BROWN", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "STYLE", "accuracy_bars",
-           "class_probabilities", "contact_sheet", "gains", "prototype_distances", "prototype_map",
+           "class_probabilities", "contact_sheet", "forest", "gains", "prototype_distances", "prototype_map",
            "reliability", "view_grid"]
 
 
@@ -193,6 +193,31 @@ def gains(table: pd.DataFrame, title: str = "", reference: str = "zero-shot") ->
             draw.name_lines(axis, lines, -0.5, grid=False)
             axis.set(title=panel, xlabel=f"points over {reference}")
         axes[0, -1].legend(**draw.BESIDE)
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def forest(table: pd.DataFrame, title: str) -> Figure:
+    """Differences to a reference, with 95 % intervals: filled where told apart, open where not.
+
+    table: columns panel, line (a panel for each of the first, in it a line for each of the second), n,
+           difference, low and high (fractions), and verdict ("better" and "worse" are told apart)"""
+    draw.check_columns("forest", table, "panel", "line", "n", "difference", "low", "high", "verdict")
+    panels, lines = table["panel"].unique(), list(table["line"].unique())
+    with plt.rc_context(STYLE):
+        size = (1.7 * len(panels) + 2.6, 0.26 * len(lines) + 1.5)
+        figure, axes = draw.new_figure(1, len(panels), size, sharex=True, sharey=True)
+        for axis, panel in zip(axes[0], panels, strict=True):
+            part = table[table["panel"] == panel]
+            value, low, high = draw.in_percent(part, "difference")
+            for y, x, left, right, found in zip(map(lines.index, part["line"]), value, low, high,
+                                                part["verdict"], strict=True):
+                axis.plot([left, right], [y, y], color=BLUE)
+                axis.plot(x, y, "o", color=BLUE,
+                          markerfacecolor=BLUE if found in ("better", "worse") else "white")
+            axis.axvline(0, color="black", linewidth=1)
+            draw.name_lines(axis, lines, -0.5)
+            axis.set(title=panel, xlabel=f"points\nn = {part['n'].max():,}")
         figure.suptitle(title, fontsize=11)
     return figure
 

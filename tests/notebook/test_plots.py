@@ -103,6 +103,20 @@ def test_gains_are_points_on_the_line_of_their_name():
     assert novel.get_xdata()[2] == pytest.approx(100 * third) and round(novel.get_ydata()[2]) == 2
 
 
+def test_a_forest_fills_what_is_told_apart():
+    table = pd.DataFrame({"panel": ["r", "r", "a"], "line": ["tpt", "coop", "coop"], "n": [9, 9, 4000],
+                          "difference": [.02, -.01, .03], "low": [.01, -.02, -.01], "high": [.03, .0, .07],
+                          "verdict": ["better", "not told apart", "not told apart"]})
+    first, second = plots.forest(table, "gains").axes
+    points = [line for line in first.lines if line.get_marker() == "o"]
+    assert [(round(p.get_xdata()[0], 9), p.get_ydata()[0]) for p in points] == [(2, 0), (-1, 1)]
+    assert [p.get_markerfacecolor() == p.get_color() for p in points] == [True, False]
+    (only,) = [line for line in second.lines if line.get_marker() == "o"]
+    assert only.get_ydata()[0] == 1 and "n = 4,000" in second.get_xlabel()
+    with pytest.raises(ValueError, match="forest: .* it lacks verdict"):
+        plots.forest(table.drop(columns="verdict"), "gains")
+
+
 def test_the_map_keeps_distances_between_three_prototypes():
     centres = torch.tensor([[0.0, 0, 0, 3], [4, 0, 0, 3], [0, 3, 0, 3]])       # sides 4, 3 and 5, in a plane
     axis = plots.prototype_map(centres, centres[:1], [0], "abc").axes[0]
