@@ -15,6 +15,7 @@ project = html_title = "minipsync"
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"                    # equations in what a cell says, too
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4                             # anchors of headings as GitHub makes them
 myst_url_schemes = ["http", "https", "mailto", "api"]
