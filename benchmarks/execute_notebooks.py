@@ -2,7 +2,7 @@
 
 papermill runs each in an empty folder, from its first cell to its last with its default parameters. Kept are
 outputs without progress on stderr and without papermill's own metadata; figures become smaller PNG files.
-Records go to --records when it is given, so that a stopped run goes on. A notebook over 300 kB, a cell of
+Records go to --records when it is given, so that a stopped run goes on. A notebook over 500 kB, a cell of
 more than 25 lines or a path of this machine stops it: what came out then has the suffix .refused.
 """
 import argparse
@@ -16,7 +16,7 @@ import nbformat
 import papermill
 from PIL import Image
 
-LIMIT, LARGE = 300_000, 25_000                     # bytes: of a notebook; of a figure that gets a palette
+LIMIT, LARGE = 500_000, 25_000                     # bytes: of a notebook; of a figure that gets a palette
 PATHS = re.compile(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt)/")
 
 

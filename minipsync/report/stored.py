@@ -3,11 +3,16 @@
     table, pairs = stored("domain_generalisation"), stored("domain_generalisation_paired")
     accuracies(table)              # a line for each method, a column for each data set
     against(pairs, "zero_shot")    # differences to one method
+    beside(table)                  # the papers' numbers, and ours in columns of their own
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+
+from ..evaluation.protocols import OOD
+from .published import PRINTED, published
 
 NONE = "stored tables are of the mini benchmark, in a clone of the repository; here there is none"
 FOLDER = Path(__file__).resolve().parents[2] / "results/mini"
@@ -33,6 +38,26 @@ def against(pairs: pd.DataFrame, reference: str) -> pd.DataFrame:
     if own.empty:
         raise ValueError(f"reference={reference!r}: expected one of {', '.join(pairs['b'].unique())}")
     return _wide(own, "a", "{:+.1f}  ({:+.1f} to {:+.1f})", "difference").rename_axis(f"minus {reference}")
+
+
+def beside(ours: pd.DataFrame, label: str = "mini", table: str = "domain_generalisation",
+           datasets: Sequence[str] = OOD, printed: Mapping[str, str] = PRINTED) -> pd.DataFrame:
+    """Accuracies in percent: those that papers print, and ours (means over seeds) under `label`, never in one
+    column. A line for each method of `ours` that has a published number or, where none has, for all.
+
+    ours:     columns method (our names), dataset, accuracy (fractions), as tables and `Result.row` give them
+    table:    one of `published.TABLES`. datasets: its columns to show
+    printed:  {our name of a method: that of the paper}
+
+    A number that is not there is NaN. Raises ValueError for an unknown table.
+    """
+    paper = published(table).pivot(index="method", columns="dataset", values="value")
+    means = 100 * ours.pivot_table(index="method", columns="dataset", values="accuracy", sort=False)
+    both = {"published, ViT-B/16": paper.reindex([printed.get(name, name) for name in means.index]
+                                                 ).set_axis(means.index), label: means}
+    sides = {name: side.reindex(columns=[*datasets]) for name, side in both.items()}
+    known = sides["published, ViT-B/16"].notna().any(axis=1)
+    return pd.concat({name: side[known | ~known.any()] for name, side in sides.items()}, axis=1)
 
 
 def _wide(rows: pd.DataFrame, line: str, form: str, value: str) -> pd.DataFrame:

@@ -1,9 +1,10 @@
 """Stored tables as notebooks show them: means over seeds, differences to one method, nothing for others."""
+import numpy as np
 import pandas as pd
 import pytest
 
 from minipsync.report import stored as module
-from minipsync.report.stored import accuracies, against, stored
+from minipsync.report.stored import accuracies, against, beside, stored
 
 TABLE = pd.DataFrame({"method": ["b", "b", "a"], "dataset": ["s", "s", "s"], "seed": [1, 2, 0],
                       "accuracy": [.5, .6, .4], "low": [.4, .5, .3], "high": [.6, .7, .5]})
@@ -28,3 +29,17 @@ def test_what_there_is(tmp_path, monkeypatch):
     TABLE.to_csv(tmp_path / "t.csv", index=False)
     assert stored("t").shape == TABLE.shape
     assert stored("u") is None and stored("t", "full") is None
+
+
+def test_published_numbers_stand_in_columns_of_their_own():
+    rows = pd.DataFrame([("tpt", "v2", 0.5), ("tpt", "v2", 0.7), ("promptsync_star", "v2", 0.25)],
+                        columns=["method", "dataset", "accuracy"])
+    both = beside(rows, datasets=["v2", "sketch"])
+    assert list(both.index) == ["tpt"]                             # nothing was printed of PromptSync*
+    assert list(both.columns) == [(side, name) for side in ("published, ViT-B/16", "mini")
+                                  for name in ("v2", "sketch")]
+    assert both.loc["tpt"].tolist()[:3] == [63.45, 47.94, 60.0] and np.isnan(both.iloc[0, 3])
+    alone = beside(rows, "mini", datasets=["pug"])
+    assert list(alone.index) == ["tpt", "promptsync_star"] and alone.isna().all(axis=None)
+    renamed = beside(rows.replace("tpt", "tpt + coop"), datasets=["v2"], printed={"tpt + coop": "TPT+CoOp"})
+    assert renamed.index.tolist() == ["tpt + coop"]
