@@ -5,6 +5,7 @@
     cross_dataset           prompts of imagenet on the ten transfer sets (--seeds 1)
     pug                     prompts of imagenet on the ten sweeps of one factor each (--seeds 1)
     promptsync_ablation     PromptSync* with subsets of its three losses, and with each part alone (--seeds 1)
+    promptsync_sources      PromptSync* with prototypes and source batches of other sources (--seeds 1)
     base_to_novel           what is learned on the base half of transfer sets, on both halves, three seeds
     maple_ablation          the same: MaPLe less deep, not coupled, prompts in one encoder
 
@@ -62,6 +63,12 @@ ABLATION = {"none (MaPLe)": ("maple", {})} | {
     for k in (1, 2, 3) for on in combinations(LOSSES, k)} | {
     f"all three, {part} prototypes only": ("promptsync_star", {"parts": (part,)})
     for part in ("text", "vision", "cls")}
+# the source of prototypes and source batches, where the prompts are always those of imagenet. val: the same
+# classes by another hand; animals: 43 other classes
+SOURCES = {"none (MaPLe)": ("maple", {}), ENTROPY_ALONE: METHODS[ENTROPY_ALONE],
+           "imagenet, 16 a class": ("promptsync_star", {}),
+           "imagenet, 1 a class": ("promptsync_star", {"shots": 1}),
+           "val, 16 a class": ("promptsync_star", {}), "animals, 16 a class": ("promptsync_star", {})}
 # trained on the base half, as bench.settings says for "METHOD.fit"
 BASE_TO_NOVEL = {"zero_shot": ("zero_shot", {}), "coop": ("coop", WORDS),
                  "coop, 60 words": ("coop", SIXTY_WORDS),
@@ -78,10 +85,12 @@ TABLES = {
     "cross_dataset": (TRANSFERRED, tuple(TRANSFER), ("zero_shot", "maple", "maple_tpt"), 60),
     "pug": (TRANSFERRED, PUGS, ("zero_shot", "maple", "maple_tpt"), 60),
     "promptsync_ablation": (ABLATION, ("sketch", "r"), ("none (MaPLe)",), 60),
+    "promptsync_sources": (SOURCES, ("v2", "r"),
+                           ("none (MaPLe)", ENTROPY_ALONE, "imagenet, 16 a class"), 100),
     "base_to_novel": (BASE_TO_NOVEL, FEW_SHOT_SETS, ("zero_shot", "coop", "maple"), 0),
     "maple_ablation": (MAPLE_ABLATION, FEW_SHOT_SETS, ("zero_shot", "maple"), 0)}
 AVERAGES = {"domain_generalisation": {"ood_average": list(OOD)},
-            "long_tail": {"average": list(LONG_TAILED)},
+            "long_tail": {"average": list(LONG_TAILED)}, "promptsync_sources": {"average": ["v2", "r"]},
             "cross_dataset": {"average": list(TRANSFER)}, "pug": {"average": list(PUGS)}}
 
 
@@ -103,6 +112,19 @@ def from_source(bench, variants: dict, names, args) -> Iterator:
                     method = bench.build(name, data, source=args.source, **prompts, **settings)
                 limit = args.limit if stem == each else None
                 yield label, seed, mp.evaluate(method, data, limit, args.records, progress=False)
+
+
+def other_sources(bench, variants: dict, names, args) -> Iterator:
+    """The same with prototypes and source batches of the source that a label begins with."""
+    sources = {"val": bench.dataset("val", scenes=16), "animals": bench.dataset("animals", "train")}
+    found: dict = {}                               # what is known of a source does not depend on the test set
+    for each in names:
+        data = bench.dataset(each)
+        for label, (name, settings) in variants.items():
+            method = bench.build(name, data, source=args.source, prompt_seed=args.seeds[0], **settings)
+            if (stem := label.split(",")[0]) in sources:
+                found[stem] = method.prepare(sources[stem], found=found.get(stem), progress=False).source
+            yield label, args.seeds[0], mp.evaluate(method, data, args.limit, args.records, progress=False)
 
 
 def few_shot(bench, variants: dict, names, args) -> Iterator:
@@ -191,7 +213,8 @@ def main() -> None:
     variants, names, references, limit = TABLES[args.table]
     args.limit = (limit if args.limit is None else args.limit) or None
     bench, rows, records = mp.benchmark("mini"), [], {}
-    measure = few_shot if variants in (BASE_TO_NOVEL, MAPLE_ABLATION) else from_source
+    measure = {"base_to_novel": few_shot, "maple_ablation": few_shot,
+               "promptsync_sources": other_sources}.get(args.table, from_source)
     wanted = {label: variants[label] for label in args.rows or variants}
     for label, seed, result in measure(bench, wanted, args.datasets or names, args):
         rows.append({**result.row(), "method": label, "seed": seed})
