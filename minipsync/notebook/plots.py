@@ -144,11 +144,10 @@ def prototype_distances(before: Numbers, after: Numbers, class_names: Sequence[s
 
 def prototype_map(prototypes: Tensor, features: Tensor, labels: Numbers, class_names: Sequence[str],
                   images_are: str = "", title: str = "") -> Figure:
-    """Class prototypes (stars) and image features (dots) in the plane that spreads the prototypes most.
+    """Class prototypes (stars) and image features in the plane that spreads the prototypes most (PCA).
 
     prototypes: [K, D], K at least 3; features: [N, D]; labels: N numbers 0 … K - 1; class_names: K names.
-    A line joins each image with the prototype of its class, which carries the same marker. images_are: words
-    before the class name in the legend."""
+    A line joins each image with the prototype of its class. images_are: title of the legend."""
     centres, points = (np.asarray(x.detach().float().cpu()) for x in (prototypes, features))
     labels = draw.as_numbers(labels).astype(int)
     draw.check_lengths("prototype_map", prototypes=centres, class_names=class_names)
@@ -157,18 +156,19 @@ def prototype_map(prototypes: Tensor, features: Tensor, labels: Numbers, class_n
     plane = np.linalg.svd(centres - middle, full_matrices=False)[2][:2].T                # [D, 2]
     centres, points = (centres - middle) @ plane, (points - middle) @ plane
     with plt.rc_context(STYLE):
-        figure, [[axis]] = draw.new_figure(1, 1, (5.8, 4.0))
-        axis.scatter([], [], color="white", edgecolor="black", marker="*", s=160, label="class prototype")
+        figure, [[axis]] = draw.new_figure(1, 1, (7.6, 4.4))
         for k, (name, colour) in enumerate(zip(class_names, draw.PALETTE * len(class_names), strict=False)):
             own, marker = points[labels == k], draw.MARKERS[k % len(draw.MARKERS)]
             for point in own:
-                axis.plot(*zip(centres[k], point, strict=True), color=colour, linewidth=0.7, alpha=0.5)
-            axis.scatter(*own.T, color=colour, marker=marker, s=30, zorder=3, label=f"{images_are}{name}")
+                axis.plot(*zip(centres[k], point, strict=True), color=colour, linewidth=0.8, alpha=0.5)
+            axis.scatter(*own.T, color=colour, marker=marker, s=30, zorder=3, label=name)
             axis.scatter(*centres[k], color=colour, marker="*", s=260, edgecolor="black", zorder=4)
-            axis.scatter(*centres[k], color="white", marker=marker, s=16, zorder=5)
+            axis.annotate(name, centres[k], (0, 9), textcoords="offset points", ha="center", va="bottom",
+                          fontsize=9, zorder=5, bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5})
+        axis.scatter([], [], color="0.6", edgecolor="black", marker="*", s=160, label="class prototype")
         axis.set(xlabel="first principal axis of the prototypes", ylabel="second principal axis", title=title)
         axis.margins(0.1)
-        axis.legend(**draw.BESIDE)
+        axis.legend(title=images_are or None, alignment="left", **draw.BESIDE)
     return figure
 
 
