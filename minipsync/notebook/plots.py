@@ -162,7 +162,7 @@ def prototype_map(prototypes: Tensor, features: Tensor, labels: Numbers, class_n
             for point in own:
                 axis.plot(*zip(centres[k], point, strict=True), color=colour, linewidth=0.8, alpha=0.5)
             axis.scatter(*own.T, color=colour, marker=marker, s=30, zorder=3, label=name)
-            axis.scatter(*centres[k], color=colour, marker="*", s=260, edgecolor="black", zorder=4)
+            axis.scatter(*centres[k], color=colour, marker="*", s=260, edgecolor="black", zorder=6)
             axis.annotate(name, centres[k], (0, 9), textcoords="offset points", ha="center", va="bottom",
                           fontsize=9, zorder=5, bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5})
         axis.scatter([], [], color="0.6", edgecolor="black", marker="*", s=160, label="class prototype")
