@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ..data.own import HALVES
 from ..evaluation import resampling
 from ..evaluation.record_format import as_json
-from ..evaluation.results import NOT_TOLD_APART, verdict
+from ..evaluation.results import NOT_TOLD_APART, Result, verdict
 from .published import mean, published, split_label
 from .runs import Group, Rows, Run, as_text, defaults, group_runs
 
@@ -102,20 +101,48 @@ def adjusted(rows: Rows) -> Rows:
     return rows
 
 
-def _difference(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Any] | None:
-    """The first minus the second of each pair of groups, over all their common images; None if none.
+def observations(results: Sequence[Result]) -> pd.DataFrame:
+    """Columns right and class, a line for each image that all of `results` have: one method, a seed each.
 
-    An image is one observation, the mean of its seeds, so that three seeds do not make three images of it.
-    Classes are resampled; those that data sets with one class list share are one class each."""
-    counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
-    gaps = [(a.right.mean(axis=1) - b.right.mean(axis=1)).dropna() for a, b in pairs]
-    if not all(map(len, gaps)) or any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
+    An image is one observation, the mean of its seeds, so that three seeds do not make three images of it."""
+    right = [r.records.set_index("image")["correct"].astype(float) for r in results]
+    found = pd.concat(right, axis=1, join="inner").mean(axis=1)
+    labels = results[0].records.set_index("image")["label"]
+    return pd.DataFrame({"right": found, "class": labels.reindex(found.index)})
+
+
+class Difference(NamedTuple):
+    """One method minus another on n images of so many classes: fractions, with the 95 % interval and p."""
+
+    n: int
+    classes: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+
+
+def difference(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Difference | None:
+    """The first minus the second of each pair of `observations`, over all images that both have.
+
+    Classes are resampled; those of one name in several pairs are one class each. None where a pair has no
+    image in common."""
+    gaps = [(a["right"] - b["right"]).dropna() for a, b in pairs]
+    if not all(map(len, gaps)):
         return None
-    classes = np.concatenate([[f"{a.settings['classes']} {label}" for label in a.labels.reindex(gap.index)]
-                              for gap, (a, _) in zip(gaps, pairs, strict=True)])
-    found = resampling.paired(pd.concat(gaps).to_numpy(), classes)
-    return {"n": len(classes), "classes": len(set(classes)), "difference": found.difference, "low": found.low,
-            "high": found.high, "p": found.p, "verdict": verdict(found.low, found.high)} | counts
+    classes = pd.concat([a["class"].reindex(gap.index) for gap, (a, _) in zip(gaps, pairs, strict=True)])
+    mean, low, high, p = resampling.paired(pd.concat(gaps).to_numpy(), classes.to_numpy())
+    return Difference(len(classes), classes.nunique(), mean, low, high, p, verdict(low, high))
+
+
+def _difference(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Any] | None:
+    """`difference` of groups as a row of a table; None, too, where two groups have not one class list."""
+    if any(a.settings["classes"] != b.settings["classes"] for a, b in pairs):
+        return None
+    found = difference([(a.observations(), b.observations()) for a, b in pairs])
+    counts = {f"seeds_{side}": min(len(pair[i].runs) for pair in pairs) for i, side in enumerate("ab")}
+    return found._asdict() | counts if found else None
 
 
 def _plain(rows: Rows, benchmark: str, columns: list[str]) -> pd.DataFrame | None:
