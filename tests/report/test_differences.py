@@ -15,7 +15,8 @@ def some_results(*right):
 
 def test_three_seeds_do_not_make_three_images():
     seen = observations(some_results({"a1": 1, "a2": 0, "b1": 1}, {"b1": 0, "a1": 1, "c1": 1}))
-    assert seen["right"].to_dict() == {"a1": 1.0, "b1": 0.5} and seen["class"].to_dict() == {"a1": "a", "b1": "b"}
+    assert seen["right"].to_dict() == {"a1": 1.0, "b1": 0.5}
+    assert seen["class"].to_dict() == {"a1": "a", "b1": "b"}
 
 
 def test_a_difference_is_over_the_images_that_both_have():
