@@ -10,8 +10,9 @@ def to_mathml(latex: str, block: bool = False) -> str:
 
     Raises ValueError where latex2mathml cannot read it, or does not know one of its commands.
     """
+    braced = re.sub(r"\\mathcal\s+([A-Z])", r"\\mathcal{\1}", latex.strip())      # else a plain letter is shown
     try:
-        element = convert(latex.strip(), display="block" if block else "inline")
+        element = convert(braced, display="block" if block else "inline")
     except Exception as error:                       # latex2mathml has an error for each kind of mistake
         raise ValueError(f"the equation {latex!r} cannot be typeset ({type(error).__name__}: {error}); "
                          "expected LaTeX that latex2mathml knows, so write it in another way") from error
