@@ -10,7 +10,7 @@ def to_mathml(latex: str, block: bool = False) -> str:
 
     Raises ValueError where latex2mathml cannot read it, or does not know one of its commands.
     """
-    braced = re.sub(r"\\mathcal\s+([A-Z])", r"\\mathcal{\1}", latex.strip())      # else a plain letter is shown
+    braced = re.sub(r"\\mathcal\s+([A-Z])", r"\\mathcal{\1}", latex.strip())    # else a plain letter
     try:
         element = convert(braced, display="block" if block else "inline")
     except Exception as error:                       # latex2mathml has an error for each kind of mistake

@@ -100,7 +100,7 @@ def test_equations_become_mathml():
     assert inline.startswith("<math") and 'display="inline"' in inline and "&#x003B8;" in inline
     assert 'display="block"' in block and "<mfrac>" in block and "<munder>" in block
     assert '<mo stretchy="true" minsize="1.623em"' in to_mathml(r"x\Big(y\Big)")
-    assert "&#x02112;" in to_mathml(r"\mathcal L_D") == to_mathml(r"\mathcal{L}_D")       # ℒ, a letter of its own
+    assert "&#x02112;" in to_mathml(r"\mathcal L_D") == to_mathml(r"\mathcal{L}_D")        # ℒ, not L
     assert to_mathml("1/|A|").count('lspace="0" rspace="0"') == 3
 
 
