@@ -49,13 +49,12 @@ class Case:
 
     @property
     def moved(self) -> str:
-        """What the step changed: "from wrong to right", "from right to wrong", …"""
-        old, new = (int(logits.argmax()) == self.label for logits in (self.before[0], self.after))
+        """What the step makes of the prediction: "goes from wrong to right", "stays right", …"""
+        old, new = ("right" if int(logits.argmax()) == self.label else "wrong"
+                    for logits in (self.before[0], self.after))
         if old != new:
-            return f"from {'right' if old else 'wrong'} to {'right' if new else 'wrong'}"
-        if self.before[0].argmax() != self.after.argmax():
-            return "from one wrong class to another"
-        return "not the predicted class, which stays " + ("right" if old else "wrong")
+            return f"goes from {old} to {new}"
+        return f"stays {old}" + ("" if self.before[0].argmax() == self.after.argmax() else ", in another class")
 
     def views_figure(self, most: int = 16) -> Captioned:
         """The image itself, the views that are kept, and others, up to `most`, with their entropies."""
@@ -64,13 +63,13 @@ class Case:
         marked = [place for place, i in enumerate(shown) if i in self.kept]
         name = self.class_names[self.label]
         votes = int((self.before[self.kept].argmax(-1) == self.label).sum())
-        told = f"{votes} of the {len(self.kept)} that are kept say “{name}”, before the step"
+        told = f"before the step {votes} of the {len(self.kept)} kept views vote for “{name}”"
         return Captioned(
             plots.view_grid(self.views[shown], view_entropy(self.before)[shown], marked,
                             title=f"{name}: itself, views kept (✓), others; entropy in nats"),
             f"Image {self.position}, “{name}”: itself first, then views, the surest first; {told}.",
             alt=f"{len(shown)} small pictures with a number below each, the entropy of its prediction; "
-                f"{len(marked)} of them are framed and ticked. {told}.")
+                f"{len(marked)} of them are framed and ticked; {told}.")
 
     def step_figure(self) -> Captioned:
         """Probabilities of the image itself before and after the step, of the likeliest classes."""
@@ -80,7 +79,7 @@ class Case:
         return Captioned(
             plots.class_probabilities(old, new, self.class_names, self.label,
                                       title=f"{self.method}, image {self.position}"),
-            f"The step changes {self.moved}: {told}.",
+            f"The prediction {self.moved}: {told}.",
             alt=f"A bar chart with two bars for each of the likeliest classes, before and after: {told}.")
 
 
