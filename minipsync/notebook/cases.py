@@ -56,7 +56,7 @@ class Case:
             return f"goes from {old} to {new}"
         return f"stays {old}" + ("" if self.before[0].argmax() == self.after.argmax() else ", in another class")
 
-    def views_figure(self, most: int = 16) -> Captioned:
+    def views_figure(self, most: int = 8) -> Captioned:
         """The image itself, the views that are kept, and others, up to `most`, with their entropies."""
         shown = [0, *(i for i in self.kept if i)][:most]
         shown += [i for i in range(len(self.views)) if i not in shown][:most - len(shown)]
@@ -77,7 +77,7 @@ class Case:
         said = (f"“{self.class_names[int(p.argmax())]}” with {100 * float(p.max()):.0f} %" for p in (old, new))
         told = f"{' before the step, '.join(said)} after it; the true class is “{self.class_names[self.label]}”"
         return Captioned(
-            plots.class_probabilities(old, new, self.class_names, self.label,
+            plots.class_probabilities(old, new, self.class_names, self.label, k=6,
                                       title=f"{self.method}, image {self.position}"),
             f"The prediction {self.moved}: {told}.",
             alt=f"A bar chart with two bars for each of the likeliest classes, before and after: {told}.")
