@@ -54,7 +54,8 @@ class Case:
                     for logits in (self.before[0], self.after))
         if old != new:
             return f"goes from {old} to {new}"
-        return f"stays {old}" + ("" if self.before[0].argmax() == self.after.argmax() else ", in another class")
+        same = self.before[0].argmax() == self.after.argmax()
+        return f"stays {old}" + ("" if same else ", in another class")
 
     def views_figure(self, most: int = 8) -> Captioned:
         """The image itself, the views that are kept, and others, up to `most`, with their entropies."""
@@ -74,8 +75,10 @@ class Case:
     def step_figure(self) -> Captioned:
         """Probabilities of the image itself before and after the step, of the likeliest classes."""
         old, new = self.before[0].softmax(-1), self.after.softmax(-1)
-        said = (f"“{self.class_names[int(p.argmax())]}” with {100 * float(p.max()):.0f} %" for p in (old, new))
-        told = f"{' before the step, '.join(said)} after it; the true class is “{self.class_names[self.label]}”"
+        said = (f"“{self.class_names[int(p.argmax())]}” with {100 * float(p.max()):.0f} %"
+                for p in (old, new))
+        true = self.class_names[self.label]
+        told = f"{' before the step, '.join(said)} after it; the true class is “{true}”"
         return Captioned(
             plots.class_probabilities(old, new, self.class_names, self.label, k=6,
                                       title=f"{self.method}, image {self.position}"),
