@@ -23,16 +23,16 @@ def cosines(pictures: Sequence[Picture], sentences: Sequence[str], values: Tenso
     wrapped = ["\n".join([" ".join(s.split()[:2]), " ".join(s.split()[2:4]), " ".join(s.split()[4:])])
                for s in sentences]
     with plt.rc_context(STYLE):
-        figure, axes = draw.new_figure(len(pictures), 2, (1.0 * len(sentences) + 1.6, 0.58 * len(pictures) + 0.7),
-                                       width_ratios=[1, 11])
+        size = (0.85 * len(sentences) + 1.6, 0.5 * len(pictures) + 0.7)
+        figure, axes = draw.new_figure(len(pictures), 2, size, width_ratios=[1, 11])
         for axis, picture in zip(axes[:, 0], pictures, strict=True):
             draw.show_picture(axis, picture)
         grid = axes[0, 1].get_gridspec()
         for axis in axes[:, 1]:
             axis.remove()
         right = figure.add_subplot(grid[:, 1])
-        sns.heatmap(draw.as_numbers(values).reshape(values.shape), annot=True, fmt=".2f", cmap="Blues", ax=right,
-                    xticklabels=wrapped, yticklabels=False, cbar_kws={"label": "cosine"})
+        sns.heatmap(draw.as_numbers(values).reshape(values.shape), annot=True, fmt=".2f", cmap="Blues",
+                    ax=right, xticklabels=wrapped, yticklabels=False, cbar_kws={"label": "cosine"})
         right.set_title(title)
         plt.setp(right.get_xticklabels(), rotation=0, fontsize=9)
     return figure
@@ -48,9 +48,12 @@ def attended(pictures: Sequence[Tensor], weights: Sequence[Tensor], names: Seque
     heads = min(most, len(weights[0]))
     side = math.isqrt(weights[0].shape[1])
     if side * side != weights[0].shape[1]:
-        raise ValueError(f"attended: weights for {weights[0].shape[1]} patches; expected a square number of them")
+        raise ValueError(f"attended: weights for {weights[0].shape[1]} patches; expected a square number")
     with plt.rc_context(STYLE):
-        figure, axes = draw.new_figure(len(pictures), heads + 1, (1.45 * (heads + 1) + 0.4, 1.55 * len(pictures) + 0.5))
+        size = (1.25 * (heads + 1) + 0.4, 1.3 * len(pictures) + 0.5)
+        figure, axes = draw.new_figure(len(pictures), heads + 1, size)
+        for k in range(heads):
+            axes[0, k + 1].set_title(f"head {k + 1}", fontsize=9, loc="center")
         for line, picture, own, name in zip(axes, pictures, weights, names, strict=True):
             draw.show_picture(line[0], picture)
             line[0].set_ylabel(name, fontsize=9)
@@ -59,7 +62,6 @@ def attended(pictures: Sequence[Tensor], weights: Sequence[Tensor], names: Seque
                 light = F.interpolate(shares, size=picture.shape[1:])[0]                      # [1, S, S]
                 draw.show_picture(axis, picture.float().cpu().mean(0, keepdim=True).expand(3, -1, -1) * 0.7
                                   * (0.12 + 0.88 * light) + 0.3 * light.expand(3, -1, -1))
-                axis.set_title(f"head {k + 1}", fontsize=9, loc="center") if line is axes[0] else None
         axes[0, 0].set_title("picture", fontsize=9, loc="center")
         figure.suptitle(title, fontsize=11)
     return figure
