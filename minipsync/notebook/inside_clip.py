@@ -23,7 +23,7 @@ def cosines(pictures: Sequence[Picture], sentences: Sequence[str], values: Tenso
     wrapped = ["\n".join([" ".join(s.split()[:2]), " ".join(s.split()[2:4]), " ".join(s.split()[4:])])
                for s in sentences]
     with plt.rc_context(STYLE):
-        size = (0.85 * len(sentences) + 1.6, 0.5 * len(pictures) + 0.7)
+        size = (0.78 * len(sentences) + 1.4, 0.44 * len(pictures) + 0.7)
         figure, axes = draw.new_figure(len(pictures), 2, size, width_ratios=[1, 11])
         for axis, picture in zip(axes[:, 0], pictures, strict=True):
             draw.show_picture(axis, picture)
@@ -50,7 +50,7 @@ def attended(pictures: Sequence[Tensor], weights: Sequence[Tensor], names: Seque
     if side * side != weights[0].shape[1]:
         raise ValueError(f"attended: weights for {weights[0].shape[1]} patches; expected a square number")
     with plt.rc_context(STYLE):
-        size = (1.25 * (heads + 1) + 0.4, 1.3 * len(pictures) + 0.5)
+        size = (1.1 * (heads + 1) + 0.4, 1.15 * len(pictures) + 0.5)
         figure, axes = draw.new_figure(len(pictures), heads + 1, size)
         for k in range(heads):
             axes[0, k + 1].set_title(f"head {k + 1}", fontsize=9, loc="center")
