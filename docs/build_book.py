@@ -78,6 +78,8 @@ def stage(folder: Path) -> None:
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = lead_to_pages("".join(cell["source"]), name, known)
+                else:
+                    cell["metadata"]["alternatives"] = alternatives(cell["outputs"])
             text = json.dumps(notebook)
         else:
             text = lead_to_pages(with_anchors(text) if name == "docs/METHODS.md" else text, name, known)
@@ -85,6 +87,13 @@ def stage(folder: Path) -> None:
     (folder / "api.md").write_text(list_of_modules(), encoding="utf-8")
     with (folder / FRONT).open("a", encoding="utf-8") as front:
         front.write("".join(map(contents, pages(), pages().values())))
+
+
+def alternatives(outputs: list[dict]) -> list[str]:
+    """The alternative text of each picture in a cell's outputs, "" where it has none; conf.py sets them."""
+    found = [(output, kind) for output in outputs
+             for kind in output.get("data", {}) if kind.startswith("image/")]
+    return [output.get("metadata", {}).get(kind, {}).get("alt", "") for output, kind in found]
 
 
 def contents(caption: str, paths: list[str]) -> str:

@@ -97,7 +97,8 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
         trained_on: TrainedOn = "imagenet", source: Source = SOURCE, seed: Seeds = "",
         limit: Annotated[int, typer.Option(min=0, help="images per data set; 0: all")] = 0,
         sample: Sample = "balanced", sample_seed: SampleSeed = 0,
-        batch_size: Annotated[int, typer.Option(min=1, help="images per call of predict")] = 16,
+        batch_size: Annotated[int, typer.Option(min=0, help="images per call of predict; 0: 4 on the CPU, "
+                                                            "else 16")] = 0,
         records: Annotated[str, typer.Option(help="folder of one row per image")] = RECORDS,
         gate: Annotated[bool, typer.Option(help="full: first see that zero-shot is above chance")] = True,
         quiet: Quiet = False, settings: dict[str, Any] | None = None) -> None:
@@ -122,7 +123,7 @@ def run(methods: Names, dataset: Annotated[str, typer.Option(help="names with co
     _stop_at(problems)
     for step in plan:
         built = place.announce(*step, check_zero_shot if gate and benchmark == "full" else None)
-        say(evaluate(built, step[0], limit or None, records, batch_size, sample_seed, not quiet))
+        say(evaluate(built, step[0], limit or None, records, batch_size or None, sample_seed, not quiet))
     say(f"records: {records}")
     distributed.stop()
 

@@ -1,13 +1,17 @@
 """The site of `make book`: no broken link, equations as MathML, every section named is in METHODS."""
+import base64
 import importlib.util
+import io
 import json
 import re
 import shutil
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 from versions import ROOT, declared
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -120,6 +124,40 @@ def test_a_page_of_a_notebook_needs_no_network(tmp_path):
     assert "MathJax" not in page and "STIX Two Math" in page and broken(tmp_path) == []
 
 
+@pytest.fixture
+def described(tmp_path):
+    """A notebook with three pictures in a cell, the second without an alternative text; and the texts."""
+    alts = ['Bars: 5 < 7, & "so"', None, "A line"]
+    outputs = []
+    for k, (kind, alt) in enumerate(zip(("image/png", "image/png", "image/jpeg"), alts, strict=True)):
+        Image.new("RGB", (8 + k, 8)).save(raw := io.BytesIO(), kind.removeprefix("image/"))
+        metadata = {} if alt is None else {kind: {"alt": alt, "width": 400}}
+        data = {kind: base64.b64encode(raw.getvalue()).decode(), "text/plain": "a figure"}
+        outputs.append(nbformat.v4.new_output("display_data", data, metadata=metadata))
+    cells = [nbformat.v4.new_code_cell("draw()", outputs=outputs)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "described.ipynb")
+    return tmp_path / "described.ipynb", alts
+
+
+def pictures(page):
+    """The <img> tags of a page that hold figures of a notebook, as dicts of their attributes."""
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            src = dict(attrs).get("src", "")
+            if tag == "img" and (src.startswith("data:image/") or "_images/" in src):
+                found.append(dict(attrs))
+    found = []
+    Parser().feed(page)
+    return found
+
+
+def test_pictures_of_a_page_have_their_texts(described):
+    notebook, alts = described
+    shown = pictures(build_page.build(notebook).read_text(encoding="utf-8"))
+    assert [image["alt"] for image in shown][::2] == alts[::2] and shown[0]["width"] == "400"
+    assert len(shown) == 3 and shown[1]["alt"] not in alts                 # nbconvert's own words for a lack
+
+
 @pytest.mark.slow
 def test_equations_of_all_notebooks_are_typeset(tmp_path):
     """Also those of the demo, which is notebook 07."""
@@ -217,6 +255,42 @@ def test_site_shows_every_figure_and_equation_of_the_notebooks(book):
         text = re.sub(r"<(pre|code|script|style)\b.*?</\1>|<[^>]+>", "", page, flags=re.S)
         assert "$" not in text, path.name
         assert path.name.startswith("00") or "<math" in page, path.name
+
+
+@pytest.mark.slow
+def test_pictures_of_the_site_have_their_texts(book):
+    """In the order of the notebook, and as wide as it says."""
+    found = 0
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        about = [output["metadata"][kind] for cell in cells for output in cell.get("outputs", [])
+                 for kind in output.get("data", {}) if "alt" in output.get("metadata", {}).get(kind, {})]
+        shown = pictures(read(book, f"notebooks/{path.stem}.html"))
+        kept = [(image["alt"], image.get("width")) for image in shown if image["alt"] != image["src"]]
+        described = [(one["alt"], str(one["width"])) for one in about]
+        assert [each for each in kept if each in described] == described, path.name
+        found += len(described)
+    assert found
+
+
+def test_each_picture_of_a_cell_keeps_its_own_text(described, tmp_path):
+    """One that has none keeps none."""
+    if MISSING:
+        pytest.skip(f"the extra `book` is not installed (no {MISSING[0]}); `make book` installs it")
+    import build_book
+    path, alts = described
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = notebook.cells
+    cell.metadata["alternatives"] = build_book.alternatives(cell.outputs)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# X"))
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.md").write_text("# T\n\n```{toctree}\nx\n```\n")
+    nbformat.write(notebook, pages / "x.ipynb")
+    options = ["-q", "-c", str(ROOT / "docs/book"), "-d", str(tmp_path / "states")]
+    assert build_book.sphinx([*options, str(pages), str(tmp_path / "site")]) == 0
+    shown = pictures(read(tmp_path / "site", "x.html"))
+    assert [image["alt"] for image in shown][::2] == alts[::2] and shown[1]["alt"] == shown[1]["src"]
 
 
 @pytest.mark.slow

@@ -72,6 +72,21 @@ class Links(SphinxPostTransform):
             text.parent.replace(text, [*made, nodes.Text(whole[done:])])
 
 
+class Alternatives(SphinxPostTransform):
+    """Pictures in the outputs of a cell get the text that stands for them, from the cell's metadata: myst-nb
+    takes their width from there, and has one text for all pictures of a cell."""
+
+    default_priority = 998                           # when the kind of each output has been chosen
+
+    def run(self, **_):
+        """Change the pictures of one page."""
+        for cell in self.document.findall(nodes.container):
+            if texts := cell.get("cell_metadata", {}).get("alternatives"):
+                for image, text in zip(cell.findall(nodes.image), texts, strict=True):
+                    if text:
+                        image["alt"] = text
+
+
 def _before(text):
     """What a link right before a piece of text says, as in "[METHODS.md](…), section 3.1", else ""."""
     place = text.parent.index(text)
@@ -99,3 +114,4 @@ def setup(app):
     """Sphinx calls this."""
     app.add_html_math_renderer("mathml", (_typeset(False), None), (_typeset(True), None))
     app.add_post_transform(Links)
+    app.add_post_transform(Alternatives)

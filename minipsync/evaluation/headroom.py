@@ -41,7 +41,7 @@ from ..settings import did_you_mean
 from ..views.areas import view_areas
 from ..views.crops import content_seed, make_views
 from .checks import check_arguments
-from .evaluate import balanced_order, read_images
+from .evaluate import balanced_order, read_images, usual_batch
 from .headroom_rows import area_edges, rows_of, verdict_of
 from .progress import progress_bar
 
@@ -147,12 +147,13 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
         def seen(todo: list[int], see: Callable) -> list[dict[str, Any]]:
             """What `see` says of each image that can be read."""
             found = []
-            for start in range(0, len(todo), look.size):
-                images, bad = read_images(data, labels, batch := todo[start:start + look.size])
+            size = min(look.size, usual_batch(method))
+            for start in range(0, len(todo), size):
+                images, bad = read_images(data, labels, batch := todo[start:start + size])
                 skipped.extend((ids[i], reason) for i, reason in bad.items())
                 pictures = check_images(list(images.values())) if images else []
                 items = [(picture, labels[i]) for picture, i in zip(pictures, images, strict=True)]
-                said = [row for part in in_batches(method, see, items, look.size) for row in part]
+                said = [row for part in in_batches(method, see, items, size) for row in part]
                 found += [{"image": ids[i], "label": labels[i], **row}
                           for i, row in zip(images, said, strict=True)]
                 bar.update(len(batch))

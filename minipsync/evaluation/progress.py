@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 TICK = 1.0                                                # seconds between two looks at the clock
+WIDTH = 100                                               # characters
 
 
 class NotebookLine:
@@ -32,11 +33,13 @@ def progress_bar(name: str, total: int, done: int, show: bool) -> Iterator[tqdm]
     """A bar that begins at `done` of `total` images; its rate counts only those that come after.
 
     It counts up when it is told to, after each batch. Its clock goes on by itself every second, so that a
-    long batch can be told from a program that hangs."""
+    long batch can be told from a program that hangs. It is as wide as the terminal, elsewhere WIDTH."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     file = NotebookLine() if show and hasattr(shell, "kernel") else None
+    # a line that a terminal has to break is not rewritten in place; tqdm measures the terminal
+    columns = WIDTH if file or not sys.stderr.isatty() else None
     stop = threading.Event()
-    with tqdm(desc=name, total=total, initial=done, unit="image", mininterval=0.5, ncols=100, file=file,
+    with tqdm(desc=name, total=total, initial=done, unit="image", mininterval=0.5, ncols=columns, file=file,
               ascii=False if file else None, disable=not show) as bar:
 
         def tick() -> None:

@@ -1,17 +1,20 @@
 """evaluate, its records, and compare: with a method made of arithmetic and images made of one colour."""
 
+import contextlib
 import csv
 import json
 import math
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -380,7 +383,7 @@ def test_bad_data_and_methods():
     with pytest.raises(ValueError, match='not finite for image .*"fp32"'):
         evaluate(method, data, progress=False)
     method.predict = lambda images: torch.zeros(len(images), 5)
-    with pytest.raises(ValueError, match=r"shape \(16, 5\); expected \(16, 7\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 5\); expected \(4, 7\)"):
         evaluate(method, data, progress=False)
     data.labels = data.labels[::-1].copy()
     data.image_id = lambda i: str(i)
@@ -529,6 +532,53 @@ def test_the_bar_moves_within_a_batch_and_counts_after_each(capsys):
     assert all(shown.count(n) >= 2 for n in (0, 23))                 # once when it came, and each second
     evaluate(Guess(), Colours(), progress=False)
     assert capsys.readouterr().err == ""
+
+
+TERMINAL = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_evaluation import Colours, Guess
+from minipsync.evaluation.evaluate import evaluate
+evaluate(Guess(), Colours(), limit=25, records={records!r}, progress=False)
+evaluate(Guess(pause=0.8), Colours(), records={records!r})
+"""
+
+
+def test_a_terminal_keeps_one_line_that_moves_every_second(tmp_path):
+    """25 of 45 images are there. A batch of four takes 0.8 s; the terminal has 70 columns."""
+    import fcntl
+    import pty
+    import termios
+    root, records = str(Path(__file__).parents[2]), str(tmp_path / "records.csv")
+    code = TERMINAL.format(folder=str(Path(__file__).parent), records=records)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": root},
+                               stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):                               # Linux's end of a terminal
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0, said.decode()
+    lines = said.decode().strip("\r\n").split("\r")
+    assert "\n" not in said.decode().strip("\r\n") and max(map(len, lines)) <= 70
+    shown = [n for n, _ in states(said.decode())]
+    assert shown == sorted(shown) and set(shown) == {25, 28, 32, 36, 40, 44, 45}
+    rates = [rate for _, rate in states(said.decode()) if rate is not None]
+    assert 0 < max(rates) <= 4 / 0.8 + 0.01                          # what was there counts for nothing
+
+
+def test_the_usual_batch_is_small_on_the_cpu():
+    class OnAGPU(Guess):
+        clip = SimpleNamespace(device=torch.device("cuda"), fingerprint="", precision="", name="", weights="")
+
+    def calls(method):
+        evaluate(method, Colours(), limit=20, progress=False)
+        return method.calls
+
+    assert calls(Guess()) == [4] * 5 and calls(OnAGPU()) == [16, 4]
 
 
 def test_unreadable_images_count_as_done(capsys):
