@@ -1,4 +1,4 @@
-"""docs/online.md leads to every notebook on Colab and Binder, and `make online` writes the address into it."""
+"""docs/online.md leads to every notebook on Colab and Binder; `make online` writes the address into it."""
 import re
 import shutil
 import subprocess

@@ -193,8 +193,8 @@ def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_forgery(
         CsvExportPlugin(to=str(root / "grades.csv")).export(gradebook)
     table = pd.read_csv(root / "grades.csv").set_index("student_id")
     table = table[table["assignment"] == name]
-    assert table["raw_score"].to_dict() == {"solution": 8.0, "stub": 0.0, "forged": 0.0}     # before the question
-    assert set(table["max_score"]) == {10.0}
+    assert table["raw_score"].to_dict() == {"solution": 8.0, "stub": 0.0, "forged": 0.0}
+    assert set(table["max_score"]) == {10.0}                                # with the question, yet unread
     assert len(scores["solution"]) == 4
     assert all(score == most > 0 for score, most in scores["solution"].values()), scores["solution"]
     for student in ("stub", "forged"):
