@@ -6,6 +6,7 @@
 # make docs   the API reference from the docstrings, to docs/api
 # make book   notebooks, guides and API reference as one site to read in a browser, to build/book
 # make types   the type checker on the package
+# make online AT=you/minipsync   the repository's address into the links to Colab and Binder (docs/online.md)
 # make constraints   make test, and if all passed the versions of .venv to constraints.txt
 # All but test-oldest make .venv or use it, and install into it only when pyproject.toml has changed.
 
@@ -26,10 +27,10 @@ WORKERS ?= 2
 export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo exercises test test-machines test-oldest docs book types constraints help
+.PHONY: demo exercises test test-machines test-oldest docs book types online constraints help
 
 help:
-	@sed -n '1,10s/^# //p' Makefile
+	@sed -n '1,11s/^# //p' Makefile
 
 demo: $(STAMP)
 	@mkdir -p $(RESULTS)
@@ -74,6 +75,12 @@ book: $(BOOK_STAMP)
 
 types: $(STAMP)
 	$(VENV_PYTHON) -m mypy $(ARGS)
+
+# `sed -i.bak` is what the sed of Linux and that of macOS both understand.
+online:
+	@case "$(AT)" in */*) ;; *) echo "make online AT=owner/repository, as AT=you/minipsync" >&2; exit 1;; esac
+	sed -i.bak 's#OWNER/REPOSITORY#$(AT)#g' docs/online.md
+	rm docs/online.md.bak
 
 # Without the +cpu of 2.13.0+cpu: a build for one kind of machine is not for the others.
 constraints: test $(BOOK_STAMP)

@@ -47,6 +47,8 @@ def clean(notebook) -> None:
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
+    if "widget-view" not in nbformat.writes(notebook):       # the state of bars whose output was not kept
+        notebook.metadata.pop("widgets", None)
 
 
 def problems(notebook) -> list[str]:

@@ -34,8 +34,9 @@ LINK = r"(?P<picture>!?)\[(?P<text>[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*)\]\((?P<place
 def pages() -> dict[str, list[str]]:
     """{caption: paths in the repository} of all pages but the front page, in the order of reading."""
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/*.ipynb"))
+    solutions = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/solutions/*.ipynb"))
     others = sorted({path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")} - set(GUIDES))
-    return {"Notebooks": notebooks, "Guides": [*GUIDES, *others, CARD],
+    return {"Notebooks": notebooks, "Guides": [*GUIDES, *others, CARD], "Solutions": solutions,
             "Project": ["CONTRIBUTING.md", "CHANGELOG.md"]}
 
 

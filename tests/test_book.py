@@ -22,6 +22,7 @@ from methods_links import anchor, mentions, sections, with_anchors  # noqa: E402
 
 METHODS = (ROOT / "docs/METHODS.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+SOLUTIONS = sorted(ROOT.glob("notebooks/solutions/*.ipynb"))
 MODULES = {"sphinx": "sphinx", "myst-nb": "myst_nb", "furo": "furo", "docutils": "docutils"}
 MISSING = [name for name in declared()["book"] if not importlib.util.find_spec(MODULES[name])]
 
@@ -161,11 +162,11 @@ def test_pictures_of_a_page_have_their_texts(described):
 @pytest.mark.slow
 def test_equations_of_all_notebooks_are_typeset(tmp_path):
     """Also those of the demo, which is notebook 07."""
-    for path in NOTEBOOKS:
+    for path in [*NOTEBOOKS, *SOLUTIONS]:
         page = build_page.build(Path(shutil.copy(path, tmp_path))).read_text(encoding="utf-8")
         text = re.sub(r"<(pre|code|script|style)\b.*?</\1>|<[^>]+>", "", page, flags=re.S)
         assert "$" not in text, path.name
-        assert path.name.startswith("00") or "<math" in page, path.name
+        assert path.name.startswith("00") or path in SOLUTIONS or "<math" in page, path.name
 
 
 PAGE = '<a href="other.html#there">there</a><h1 id="top">T</h1><img src="a%20b.png"><a href="#top">up</a>'
@@ -238,9 +239,12 @@ def test_site_has_every_page_and_no_broken_link(book):
     pages = ["index", *(f"notebooks/{path.stem}" for path in NOTEBOOKS), "docs/METHODS", "docs/mini",
              "docs/full", "docs/data", "minipsync/assets/MODEL_CARD", "CONTRIBUTING", "CHANGELOG", "api",
              "api/minipsync/methods/tpt", "search"]
+    pages += [f"notebooks/solutions/{path.stem}" for path in SOLUTIONS]
     assert not [page for page in pages if not (book / f"{page}.html").is_file()]
     assert broken(book) == []
     assert "METHODS" in read(book, "searchindex.js")
+    for path in SOLUTIONS:                                             # each leads to its notebook
+        assert f'href="../{path.stem}.html"' in read(book, f"notebooks/solutions/{path.stem}.html"), path.name
 
 
 @pytest.mark.slow

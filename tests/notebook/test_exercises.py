@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.plugins import CsvExportPlugin
 from traitlets.config import PyFileConfigLoader
 
 from minipsync.notebook import exercises
@@ -187,6 +189,12 @@ def test_nbgrader_gives_all_points_to_the_solution_and_none_to_stub_and_forgery(
             grades = gradebook.find_submission_notebook(name, name, student).grades
             scores[student] = {grade.name: (grade.auto_score, grade.max_score) for grade in grades
                                if grade.cell.cell_type == "code"}
+    with Gradebook(course.coursedir.db_url) as gradebook:                   # as `nbgrader export`
+        CsvExportPlugin(to=str(root / "grades.csv")).export(gradebook)
+    table = pd.read_csv(root / "grades.csv").set_index("student_id")
+    table = table[table["assignment"] == name]
+    assert table["raw_score"].to_dict() == {"solution": 8.0, "stub": 0.0, "forged": 0.0}
+    assert set(table["max_score"]) == {10.0}                                # with the question, yet unread
     assert len(scores["solution"]) == 4
     assert all(score == most > 0 for score, most in scores["solution"].values()), scores["solution"]
     for student in ("stub", "forged"):

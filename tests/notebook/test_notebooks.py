@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
 PROMPTSYNC = ROOT / "notebooks/07_promptsync.ipynb"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -94,7 +95,7 @@ def test_a_wrong_parameter_stops_with_the_good_ones(tmp_path, name, value, messa
     assert not list(tmp_path.rglob("*.csv"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_form(path):
     """Executed, in order, small, and about no machine in particular."""
     notebook = nbformat.read(path, as_version=4)
@@ -103,9 +104,52 @@ def test_form(path):
     assert re.search("check_parameters|open_benchmark", code[2].source)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
-    assert path.stat().st_size <= 500_000
+    assert path.stat().st_size <= (200_000 if path in SOLUTIONS else 500_000)
     assert all(cell.source.count("\n") < 25 for cell in code)
     assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", path.read_text(encoding="utf-8"))
+
+
+def exercises(notebook) -> list[int]:
+    """The numbers of the list below the heading "Exercises"."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    section = re.search(r"^## Exercises\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return [int(number) for number in re.findall(r"^(\d+)\. ", section.group(1), re.M)]
+
+
+def test_every_notebook_has_its_solutions():
+    assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_solution(path):
+    """Of the same number: the task, code that says what comes out, and a text; a figure says its text."""
+    notebook = nbformat.read(path, as_version=4)
+    first = notebook.cells[0].source
+    assert f"](../{path.name})" in first and "**Try first**" in first and "**Run time.**" in first
+    found: dict[int, list] = {}
+    for cell in notebook.cells:
+        if number := re.match(r"## Exercise (\d+)\. .+\n\n\*\*Task\.\*\* ", cell.source):
+            found[int(number.group(1))] = []
+        elif found:
+            found[max(found)].append(cell)
+    assert list(found) == exercises(nbformat.read(ROOT / "notebooks" / path.name, as_version=4))
+    for number, cells in found.items():
+        said = [cell for cell in cells if cell.cell_type == "code" and cell.outputs]
+        assert said and cells[-1].cell_type == "markdown", f"exercise {number}"
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        assert not any("widget" in kind for kind in output.get("data", {}))     # a page would load its script
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            assert [about["alt"] for about in output.metadata.values()]
+
+
+@pytest.mark.slow
+def test_solutions_run(tmp_path):
+    """Those that take least, on fewer images."""
+    process = papermill(tmp_path, "limit", 10, notebook=ROOT / "notebooks/solutions/00_welcome.ipynb")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-3000:]
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert "n = 10 images of" in "".join(str(output) for cell in cells for output in cell.get("outputs", []))
 
 
 @pytest.mark.slow
