@@ -33,6 +33,8 @@ def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmar
     declared:  the notebook's other parameters, as for `check_parameters`; a function is given the benchmark,
                as dataset=lambda bench: bench.names
 
+    That CLIP is then the benchmark's `own_clip`, which protocols use.
+
     Raises ParameterError for what does not fit, FileNotFoundError for a benchmark whose folder is not there.
     """
     asked = check_parameters({name: namespace[name] for name in COMMON if name in namespace}, **COMMON)
@@ -49,8 +51,9 @@ def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmar
                              + FULL)
     check_parameters(namespace, **COMMON, **{
         key: kind(bench) if isinstance(kind, types.FunctionType) else kind for key, kind in declared.items()})
-    return bench, bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
-                                             asked["device"]))
+    bench.own_clip = bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
+                                                asked["device"]))
+    return bench, bench.own_clip
 
 
 def data_set(bench: Benchmark, name: str, split: str = "test") -> Dataset:

@@ -32,6 +32,7 @@ def test_mini(tmp_path):
     namespace = DEFAULTS | {"dataset": "sketch", "limit": "5"}
     bench, clip = open_benchmark(namespace, dataset=lambda bench: bench.names, limit=(0, None))
     assert bench.name == "mini" and clip.name == "mini" and namespace["limit"] == 5
+    assert bench.own_clip is clip
     method = ready(bench, clip, "maple", data_set(bench, "sketch"), tmp_path / "none", seed=2)
     assert method.clip is clip and "_seed2_" in method.prompts_from
 
