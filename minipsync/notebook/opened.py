@@ -9,13 +9,16 @@ records, prompts and source statistics of the command line.
 """
 
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..clip.encoders import Clip
 from ..data import Dataset
 from ..evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, clip_settings
+from ..evaluation.evaluate import evaluate
 from ..evaluation.prompts import learned
+from ..evaluation.results import Result
 from ..methods import REGISTRY, Method, build
 from .parameters import ParameterError, check_parameters
 
@@ -95,3 +98,23 @@ def ready(bench: Benchmark, clip: Clip, name: str, data: Dataset, prompts: str |
     small = build(kind, clip, train.class_names, **own | ({} if seed is None else {"seed": seed}))
     learned(small, train, prompts, progress=False, **SMALL)
     return bench.build(name, data, **made)
+
+
+def on_each(bench: Benchmark, clip: Clip, name: str, datasets: Iterable[str], prompts: str | Path = "",
+            source: str | Path = "", seeds: Iterable[int] = (1,), limit: int = 0,
+            records: str | Path | None = None, **settings: Any) -> dict[str, list[Result]]:
+    """{data set: results of a method, one for each seed of its prompts}; {} where `ready` has none for it.
+
+    limit: test images of each data set, 0 takes all. records: as in `evaluate`. A method that takes no
+    prompts has one result. The rest is as in `ready`.
+    """
+    found: dict[str, list[Result]] = {}
+    prompted = bool(REGISTRY[name].recipe or REGISTRY[name].accepts)
+    for each in datasets:
+        data = data_set(bench, each)
+        for seed in seeds if prompted else [None]:
+            if (method := ready(bench, clip, name, data, prompts, source, seed, **settings)) is None:
+                return {}
+            found.setdefault(each, []).append(evaluate(method, data, min(limit or len(data), len(data)),
+                                                       records or None, progress=False))
+    return found
