@@ -32,7 +32,7 @@ FULL = "docs/full.md says how to get the data sets, and which commands make prom
 def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmark, Clip]:
     """Check a notebook's parameters, and open what they ask for: (benchmark, its CLIP).
 
-    namespace: `globals()` of the notebook, which has the parameters of COMMON
+    namespace: `globals()` of the notebook, which has the parameters of COMMON (source where it uses one)
     declared:  the notebook's other parameters, as for `check_parameters`; a function is given the benchmark,
                as dataset=lambda bench: bench.names
 
@@ -40,7 +40,8 @@ def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmar
 
     Raises ParameterError for what does not fit, FileNotFoundError for a benchmark whose folder is not there.
     """
-    asked = check_parameters({name: namespace[name] for name in COMMON if name in namespace}, **COMMON)
+    common = {key: kind for key, kind in COMMON.items() if key != "source" or key in namespace}
+    asked = check_parameters({name: namespace[name] for name in common if name in namespace}, **common)
     name, own = asked["benchmark"], [each for each in ("root", "partial", "model", "weights") if asked[each]]
     if name == "mini" and own:
         raise ParameterError(f"{own[0]} = {asked[own[0]]!r}: the mini benchmark is in the package and has a "
@@ -52,7 +53,7 @@ def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmar
     if getattr(bench, "root", "") is None:
         raise ParameterError("root is empty: expected the folder that holds the data sets, -p root /data. "
                              + FULL)
-    check_parameters(namespace, **COMMON, **{
+    check_parameters(namespace, **common, **{
         key: kind(bench) if isinstance(kind, types.FunctionType) else kind for key, kind in declared.items()})
     bench.own_clip = bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
                                                 asked["device"]))

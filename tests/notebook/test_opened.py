@@ -34,6 +34,7 @@ def test_mini(tmp_path):
     bench, clip = open_benchmark(namespace, dataset=lambda bench: bench.names, limit=(0, None))
     assert bench.name == "mini" and clip.name == "mini" and namespace["limit"] == 5
     assert bench.own_clip is clip
+    open_benchmark({key: value for key, value in DEFAULTS.items() if key != "source"})      # not all need one
     method = ready(bench, clip, "maple", data_set(bench, "sketch"), tmp_path / "none", seed=2)
     assert method.clip is clip and "_seed2_" in method.prompts_from
 
