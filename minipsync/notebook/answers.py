@@ -49,7 +49,8 @@ def win_and_loss(pair: Mapping[str, tuple[Method, Result]], data: Dataset) -> Ca
     wins, losses = int((gained == 1).sum()), int((gained == -1).sum())
     return Captioned(
         figure, f"{data.name}: {first} against {second}, the first test image of each kind. In all {wins} "
-                f"win{'s' * (wins != 1)} and {losses} loss{'es' * (losses != 1)} among {len(both)} images. {' '.join(told)}",
+                f"win{'s' * (wins != 1)} and {losses} loss{'es' * (losses != 1)} among "
+                f"{len(both)} images. {' '.join(told)}",
         alt=f"{len(found)} picture(s), beside each a bar chart of the probabilities of the likeliest classes "
             f"with {first} and with {second}. {' '.join(told)}")
 
