@@ -119,7 +119,7 @@ def test_the_full_benchmark(name, tmp_path, look):
     assert process.returncode == 0, said[-3000:]
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     shown = "".join(str(output) for cell in cells for output in cell.get("outputs", []))
-    halves = ("03_cocoop", "04_maple")                  # of oxford_pets, the novel one of which has two pictures
+    halves = ("03_cocoop", "04_maple")                        # the novel half of oxford_pets has two pictures
     dataset = "oxford_pets" if name in halves else "v2" if name == "09_inside_promptsync" else "sketch"
     assert f"full, partial copy, {dataset}" in shown and f"mini, {dataset}" not in shown
     tables = [pd.read_csv(file) for file in tmp_path.glob("results/records/*.csv")]
