@@ -9,13 +9,16 @@ records, prompts and source statistics of the command line.
 """
 
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..clip.encoders import Clip
 from ..data import Dataset
 from ..evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, clip_settings
+from ..evaluation.evaluate import evaluate
 from ..evaluation.prompts import learned
+from ..evaluation.results import Result
 from ..methods import REGISTRY, Method, build
 from .parameters import ParameterError, check_parameters
 
@@ -29,13 +32,16 @@ FULL = "docs/full.md says how to get the data sets, and which commands make prom
 def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmark, Clip]:
     """Check a notebook's parameters, and open what they ask for: (benchmark, its CLIP).
 
-    namespace: `globals()` of the notebook, which has the parameters of COMMON
+    namespace: `globals()` of the notebook, which has the parameters of COMMON (source where it uses one)
     declared:  the notebook's other parameters, as for `check_parameters`; a function is given the benchmark,
                as dataset=lambda bench: bench.names
 
+    That CLIP is then the benchmark's `own_clip`, which protocols use.
+
     Raises ParameterError for what does not fit, FileNotFoundError for a benchmark whose folder is not there.
     """
-    asked = check_parameters({name: namespace[name] for name in COMMON if name in namespace}, **COMMON)
+    common = {key: kind for key, kind in COMMON.items() if key != "source" or key in namespace}
+    asked = check_parameters({name: namespace[name] for name in common if name in namespace}, **common)
     name, own = asked["benchmark"], [each for each in ("root", "partial", "model", "weights") if asked[each]]
     if name == "mini" and own:
         raise ParameterError(f"{own[0]} = {asked[own[0]]!r}: the mini benchmark is in the package and has a "
@@ -47,10 +53,11 @@ def open_benchmark(namespace: dict[str, Any], **declared: Any) -> tuple[Benchmar
     if getattr(bench, "root", "") is None:
         raise ParameterError("root is empty: expected the folder that holds the data sets, -p root /data. "
                              + FULL)
-    check_parameters(namespace, **COMMON, **{
+    check_parameters(namespace, **common, **{
         key: kind(bench) if isinstance(kind, types.FunctionType) else kind for key, kind in declared.items()})
-    return bench, bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
-                                             asked["device"]))
+    bench.own_clip = bench.clip(**clip_settings(name, asked["model"], asked["weights"], asked["precision"],
+                                                asked["device"]))
+    return bench, bench.own_clip
 
 
 def data_set(bench: Benchmark, name: str, split: str = "test") -> Dataset:
@@ -92,3 +99,23 @@ def ready(bench: Benchmark, clip: Clip, name: str, data: Dataset, prompts: str |
     small = build(kind, clip, train.class_names, **own | ({} if seed is None else {"seed": seed}))
     learned(small, train, prompts, progress=False, **SMALL)
     return bench.build(name, data, **made)
+
+
+def on_each(bench: Benchmark, clip: Clip, name: str, datasets: Iterable[str], prompts: str | Path = "",
+            source: str | Path = "", seeds: Iterable[int] = (1,), limit: int = 0,
+            records: str | Path | None = None, **settings: Any) -> dict[str, list[Result]]:
+    """{data set: results of a method, one for each seed of its prompts}; {} where `ready` has none for it.
+
+    limit: test images of each data set, 0 takes all. records: as in `evaluate`. A method that takes no
+    prompts has one result. The rest is as in `ready`.
+    """
+    found: dict[str, list[Result]] = {}
+    prompted = bool(REGISTRY[name].recipe or REGISTRY[name].accepts)
+    for each in datasets:
+        data = data_set(bench, each)
+        for seed in seeds if prompted else [None]:
+            if (method := ready(bench, clip, name, data, prompts, source, seed, **settings)) is None:
+                return {}
+            found.setdefault(each, []).append(evaluate(method, data, min(limit or len(data), len(data)),
+                                                       records or None, progress=False))
+    return found

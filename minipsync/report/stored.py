@@ -4,6 +4,7 @@
     accuracies(table)              # a line for each method, a column for each data set
     against(pairs, "zero_shot")    # differences to one method
     beside(table)                  # the papers' numbers, and ours in columns of their own
+    beside(halves_averaged(stored("base_to_novel")), table="base_to_novel", datasets=AVERAGES)
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.protocols import OOD
+from ..data.own import split_half
+from ..evaluation.protocols import OOD, harmonic_mean
 from .published import PRINTED, published
 
 NONE = "stored tables are of the mini benchmark, in a clone of the repository; here there is none"
+AVERAGES = ("average_base", "average_novel", "average_hm")           # of base and novel classes
 FOLDER = Path(__file__).resolve().parents[2] / "results/mini"
 
 
@@ -38,6 +41,17 @@ def against(pairs: pd.DataFrame, reference: str) -> pd.DataFrame:
     if own.empty:
         raise ValueError(f"reference={reference!r}: expected one of {', '.join(pairs['b'].unique())}")
     return _wide(own, "a", "{:+.1f}  ({:+.1f} to {:+.1f})", "difference").rename_axis(f"minus {reference}")
+
+
+def halves_averaged(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of data sets "…_base" and "…_novel" -> their AVERAGES: means over seeds, then over data sets, and
+    the harmonic mean of the two. Columns method, dataset, accuracy (fractions), for `beside`."""
+    rows = table.assign(half=[split_half(name)[1] for name in table["dataset"]])
+    means = rows.groupby(["method", "dataset", "half"], sort=False)["accuracy"].mean().reset_index()
+    wide = means.pivot_table(index="method", columns="half", values="accuracy", sort=False)
+    wide["hm"] = [harmonic_mean(*both) for both in wide[["base", "novel"]].to_numpy()]
+    return pd.DataFrame([(method, f"average_{half}", value) for method, row in wide.iterrows()
+                         for half, value in row.items()], columns=["method", "dataset", "accuracy"])
 
 
 def beside(ours: pd.DataFrame, label: str = "mini", table: str = "domain_generalisation",

@@ -4,9 +4,10 @@ import tiny_clip as tiny
 import torch
 from lookalikes import change, class_folders
 
+import minipsync as mp
 from minipsync.data.imagenet_classes import imagenet_classes
 from minipsync.methods import prompt_files
-from minipsync.notebook.opened import COMMON, data_set, open_benchmark, ready
+from minipsync.notebook.opened import COMMON, data_set, on_each, open_benchmark, ready
 from minipsync.notebook.parameters import ParameterError
 
 DEFAULTS = {"benchmark": "mini", "root": "", "partial": False, "model": "", "weights": "", "device": "cpu",
@@ -32,6 +33,8 @@ def test_mini(tmp_path):
     namespace = DEFAULTS | {"dataset": "sketch", "limit": "5"}
     bench, clip = open_benchmark(namespace, dataset=lambda bench: bench.names, limit=(0, None))
     assert bench.name == "mini" and clip.name == "mini" and namespace["limit"] == 5
+    assert bench.own_clip is clip
+    open_benchmark({key: value for key, value in DEFAULTS.items() if key != "source"})      # not all need one
     method = ready(bench, clip, "maple", data_set(bench, "sketch"), tmp_path / "none", seed=2)
     assert method.clip is clip and "_seed2_" in method.prompts_from
 
@@ -100,3 +103,15 @@ def test_prompts_of_another_class_list_are_not_taken(full, tmp_path):
     prompt_files.save(method, tmp_path / "p/other.safetensors")
     found = bench.build("maple", data_set(bench, "a"), clip=clip, prompts="p")
     assert found.prompts_from == "other.safetensors"
+
+
+def test_a_method_on_each_data_set_and_seed(tmp_path):
+    bench, clip = open_benchmark(DEFAULTS.copy())
+    found = on_each(bench, clip, "maple", ["v2", "a"], tmp_path / "none", seeds=[1, 3], limit=6)
+    assert {name: len(own) for name, own in found.items()} == {"v2": 2, "a": 2}
+    data = data_set(bench, "a")
+    again = mp.evaluate(ready(bench, clip, "maple", data, seed=3), data, 6, progress=False)
+    assert found["a"][1].records["confidence"].tolist() == pytest.approx(again.records["confidence"].tolist())
+    plain = on_each(bench, clip, "zero_shot", ["a"], seeds=[1, 3], limit=6)
+    assert len(plain["a"]) == 1 and plain["a"][0].n == 6
+    assert on_each(bench, clip, "cocoop", ["a"], tmp_path / "none", limit=6) == {}      # there are no prompts

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from minipsync.report import stored as module
-from minipsync.report.stored import accuracies, against, beside, stored
+from minipsync.report.stored import AVERAGES, accuracies, against, beside, halves_averaged, stored
 
 TABLE = pd.DataFrame({"method": ["b", "b", "a"], "dataset": ["s", "s", "s"], "seed": [1, 2, 0],
                       "accuracy": [.5, .6, .4], "low": [.4, .5, .3], "high": [.6, .7, .5]})
@@ -43,3 +43,15 @@ def test_published_numbers_stand_in_columns_of_their_own():
     assert list(alone.index) == ["tpt", "promptsync_star"] and alone.isna().all(axis=None)
     renamed = beside(rows.replace("tpt", "tpt + coop"), datasets=["v2"], printed={"tpt + coop": "TPT+CoOp"})
     assert renamed.index.tolist() == ["tpt + coop"]
+
+
+def test_halves_are_averaged_over_seeds_then_data_sets():
+    rows = pd.DataFrame([("maple", "s_base", .5), ("maple", "s_base", .7), ("maple", "t_base", .2),
+                         ("maple", "s_novel", .3), ("maple", "t_novel", .1)],
+                        columns=["method", "dataset", "accuracy"])
+    means = halves_averaged(rows)
+    assert means["dataset"].tolist() == [*AVERAGES]
+    # not the mean of the three rows of base classes, and not the mean of two harmonic means
+    assert means["accuracy"].tolist() == pytest.approx([.4, .2, 2 * .4 * .2 / .6])
+    both = beside(means, "ours", "base_to_novel", AVERAGES)
+    assert both.loc["maple"].tolist() == pytest.approx([82.28, 75.14, 78.55, 40, 20, 100 * .16 / .6])
