@@ -1,6 +1,6 @@
 """Two test images: one that only the first of two methods gets right, and one that only the second does.
 
-    win_and_loss({"MaPLe": (maple, its_result), "CLIP": (zero_shot, its_result)}, data)
+    answers({"MaPLe": (maple, its_result), "CLIP": (zero_shot, its_result)}, data)
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..data import Dataset
-from ..evaluation.results import Result
+from ..evaluation.results import Result, compare
 from ..methods import Method
 from . import drawing as draw
 from .captions import Captioned
+from .cases import win_and_loss
 from .drawing import BLUE, ORANGE, STYLE
 
 SHOWN = 4                                                                # classes of each image
 
 
-def win_and_loss(pair: Mapping[str, tuple[Method, Result]], data: Dataset) -> Captioned | None:
+def answers(pair: Mapping[str, tuple[Method, Result]], data: Dataset) -> Captioned | None:
     """The first win and the first loss of the first method, in the order of its records, with probabilities.
 
     pair: {name: (method, its result on `data`)}, of two methods. A win or a loss that there is not is left
@@ -33,11 +34,7 @@ def win_and_loss(pair: Mapping[str, tuple[Method, Result]], data: Dataset) -> Ca
         if list(method.class_names) != list(data.class_names):
             raise ValueError(f"{method.name} knows other classes than {data.name}: call "
                              "method.set_class_names(data.class_names) first")
-    both = of_a.records.merge(of_b.records, on="image", suffixes=("", "_other"))
-    gained = both["correct"].astype(int) - both["correct_other"].astype(int)
-    place = {data.image_id(i): i for i in range(len(data))}
-    found = {kind: place[both["image"][gained == sign].iloc[0]]
-             for kind, sign in (("win", 1), ("loss", -1)) if (gained == sign).any()}
+    found = win_and_loss(of_a, of_b, data)
     if not found:
         return None
     with plt.rc_context(STYLE):
@@ -46,11 +43,12 @@ def win_and_loss(pair: Mapping[str, tuple[Method, Result]], data: Dataset) -> Ca
                 for row, (kind, position) in enumerate(found.items())]
         handles, names = axes[0, 1].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper right", ncols=2)
-    wins, losses = int((gained == 1).sum()), int((gained == -1).sum())
+    counts = compare(of_a, of_b)
+    wins, losses = counts.wins, counts.losses
     return Captioned(
         figure, f"{data.name}: {first} against {second}, the first test image of each kind. In all {wins} "
                 f"win{'s' * (wins != 1)} and {losses} loss{'es' * (losses != 1)} among "
-                f"{len(both)} images. {' '.join(told)}",
+                f"{counts.n} images. {' '.join(told)}",
         alt=f"{len(found)} picture(s), beside each a bar chart of the probabilities of the likeliest classes "
             f"with {first} and with {second}. {' '.join(told)}")
 

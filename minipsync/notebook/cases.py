@@ -36,6 +36,7 @@ class Case:
     views:  the picture itself and its augmented views, [V, 3, S, S] with values 0..1
     kept:   positions of the confident views, the surest first
     before: logits [V, C] of all views before the step; after: logits [C] of the image itself after it
+    tuned:  the prompts after the step, by name
     """
 
     method: str
@@ -46,6 +47,7 @@ class Case:
     kept: list[int]
     before: Tensor
     after: Tensor
+    tuned: dict[str, Tensor]
 
     @property
     def moved(self) -> str:
@@ -101,4 +103,5 @@ def look(method: Any, data: Dataset, position: int) -> Case:
     after = method.logits(adapted.original, adapted.params)[0, 0]                      # [C]
     kept = [] if adapted.selected is None else adapted.selected[0].tolist()
     return Case(method.name, position, int(label), list(data.class_names),
-                method.clip.denormalize(views[0]).cpu(), kept, before.float().cpu(), after.float().cpu())
+                method.clip.denormalize(views[0]).cpu(), kept, before.float().cpu(), after.float().cpu(),
+                {name: value[0] for name, value in adapted.params.items()})

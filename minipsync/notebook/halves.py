@@ -22,45 +22,15 @@ from ..data.splits import SPLITS
 from ..evaluation.benchmark import Benchmark
 from ..evaluation.evaluate import evaluate
 from ..evaluation.prompts import learned
-from ..evaluation.resampling import Paired, paired
 from ..evaluation.results import Result
 from ..methods import REGISTRY, Method
+from ..report.differences import Difference, pooled
 from .opened import SMALL, data_set
 
 
 def transfer_sets(bench: Benchmark) -> list[str]:
     """The names of a benchmark's transfer sets: those that have a base and a novel half of their own."""
     return [name for name in bench.names if name in TRANSFER or name in SPLITS]
-
-
-def pooled(a: Mapping[str, Sequence[Result]], b: Mapping[str, Sequence[Result]],
-           class_names: Mapping[str, Sequence[str]]) -> Paired:
-    """a minus b over several data sets: every data set weighs the same, an image counts once.
-
-    a, b:        {data set: its results, one for each seed}; an image has the mean over these
-    class_names: {data set: names of its classes}. Classes with one name are one class, as those of `v2` and
-                 `sketch`; whole classes are resampled.
-
-    Raises ValueError where a and b are not of the same data sets, or not of the same images.
-    """
-    if set(a) != set(b):
-        raise ValueError(f"a is of {', '.join(a)} and b of {', '.join(b)}; expected the same data sets")
-    gaps, classes, weights = [], [], []
-    for name, own in a.items():
-        first, second = _right(own), _right(b[name])
-        if set(first.index) != set(second.index):
-            raise ValueError(f"{name}: a and b are of different images; evaluate both with one limit and "
-                             "sample_seed")
-        gaps.append(first["correct"] - second["correct"].reindex(first.index))
-        classes += [class_names[name][label] for label in first["label"]]
-        weights += [1 / len(first)] * len(first)
-    return paired(pd.concat(gaps).to_numpy(), classes, weights)
-
-
-def _right(results: Sequence[Result]) -> pd.DataFrame:
-    """Image -> share of the results in which it is right, and its label."""
-    rows = pd.concat([r.records for r in results]).astype({"correct": float})
-    return rows.groupby("image").agg({"correct": "mean", "label": "first"})
 
 
 class Halves:
@@ -132,7 +102,7 @@ class Halves:
             for label in self.methods for name in self.datasets for half in HALVES
             for seed, result in zip(self.seeds, self.results(label, name, half), strict=False)])
 
-    def difference(self, a: str, b: str, half: str, datasets: Sequence[str] = ()) -> Paired:
+    def difference(self, a: str, b: str, half: str, datasets: Sequence[str] = ()) -> Difference:
         """a minus b, two labels, on the test images of a half of `datasets` (default: all): see `pooled`."""
         names = {name: self.data(name, half).class_names for name in datasets or self.datasets}
         first, second = ({name: self.results(label, name, half) for name in names} for label in (a, b))
@@ -141,6 +111,6 @@ class Halves:
     def gains(self, reference: str = "zero_shot") -> pd.DataFrame:
         """Differences of all other methods to one, on each data set, as `plots.gains` takes them."""
         return pd.DataFrame([
-            {"panel": name, "line": label, "classes": half, **found._asdict()}
+            {"panel": name, "line": label, **found._asdict(), "classes": half}
             for name in self.datasets for label in self.methods if label != reference for half in HALVES
             for found in [self.difference(label, reference, half, [name])]])

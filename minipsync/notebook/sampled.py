@@ -2,7 +2,7 @@
 
     sample = encoded(clip, data, limit=500)
     result = judged("zero-shot", sample, (clip.logit_scale * sample.features @ t.T).softmax(-1))
-    over_seeds([result, …]), minus([result, …], [other, …])
+    over_seeds([result, …])
 
 A `Result` is the one that `evaluate` finds for the same probabilities and the same sample.
 """
@@ -20,9 +20,9 @@ from torch import Tensor
 from ..clip.encoders import Clip
 from ..data.dataset import Dataset
 from ..evaluation.evaluate import balanced_order
-from ..evaluation.resampling import Paired, paired
 from ..evaluation.results import Result, accuracy_interval, summarise
 from ..evaluation.rows import predict_rows
+from ..report.differences import observations
 
 
 @dataclass(frozen=True)
@@ -81,26 +81,6 @@ def judged(method: str, sample: Sample, probabilities: Tensor) -> Result:
 def over_seeds(results: Sequence[Result]) -> OverSeeds:
     """The mean of one method's results, a seed each, on the same images. An image stays one observation, so
     that the interval does not shrink with the number of seeds."""
-    right, labels = _right(results)
-    values = tuple(r.accuracy for r in results)
-    low, high = accuracy_interval(right, labels)
-    return OverSeeds(float(np.mean(values)), float(np.std(values)), low, high, len(right), values)
-
-
-def minus(results: Sequence[Result], others: Sequence[Result]) -> Paired:
-    """The difference of two such means, in pairs of images.
-
-    Raises ValueError where the two are not of the same images in the same order."""
-    (a, labels), (b, _) = _right(results), _right(others)
-    if list(results[0].records["image"]) != list(others[0].records["image"]):
-        raise ValueError(f"{results[0].method} and {others[0].method} are of different images, or of the "
-                         "same in another order; expected results of one sample")
-    return paired(a - b, labels)
-
-
-def _right(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds of being right, and the labels, both [n]."""
-    if not results:
-        raise ValueError("there is no result; expected at least one seed")
-    return (np.mean([r.records["correct"].to_numpy() for r in results], axis=0),
-            results[0].records["label"].to_numpy())
+    seen, values = observations(results), tuple(r.accuracy for r in results)
+    low, high = accuracy_interval(seen["right"].to_numpy(), seen["class"].to_numpy())
+    return OverSeeds(float(np.mean(values)), float(np.std(values)), low, high, len(seen), values)

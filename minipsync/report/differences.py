@@ -1,9 +1,10 @@
 """Tables of what differs: settings of a method, time per image, every pair of methods on the same images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..data.own import HALVES
@@ -101,14 +102,19 @@ def adjusted(rows: Rows) -> Rows:
     return rows
 
 
-def observations(results: Sequence[Result]) -> pd.DataFrame:
+def observations(results: Sequence[Result], class_names: Sequence[str] = ()) -> pd.DataFrame:
     """Columns right and class, a line for each image that all of `results` have: one method, a seed each.
 
-    An image is one observation, the mean of its seeds, so that three seeds do not make three images of it."""
+    An image is one observation, the mean of its seeds, so that three seeds do not make three images of it.
+    class_names: of the data set, where its classes are to be one with those of other sets by name, not by
+    number. Raises ValueError for no result."""
+    if not results:
+        raise ValueError("there is no result; expected at least one seed")
     right = [r.records.set_index("image")["correct"].astype(float) for r in results]
     found = pd.concat(right, axis=1, join="inner").mean(axis=1)
     labels = results[0].records.set_index("image")["label"]
-    return pd.DataFrame({"right": found, "class": labels.reindex(found.index)})
+    names = dict(enumerate(class_names)) if len(class_names) else {label: label for label in labels}
+    return pd.DataFrame({"right": found, "class": labels.reindex(found.index).map(names)})
 
 
 class Difference(NamedTuple):
@@ -123,17 +129,51 @@ class Difference(NamedTuple):
     verdict: str
 
 
-def difference(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Difference | None:
+def difference(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], equally: bool = False
+               ) -> Difference | None:
     """The first minus the second of each pair of `observations`, over all images that both have.
 
-    Classes are resampled; those of one name in several pairs are one class each. None where a pair has no
-    image in common."""
+    equally: whether all pairs weigh the same; else all images do. Classes are resampled; those of one name in
+    several pairs are one class each. None where a pair has no image in common."""
     gaps = [(a["right"] - b["right"]).dropna() for a, b in pairs]
     if not all(map(len, gaps)):
         return None
     classes = pd.concat([a["class"].reindex(gap.index) for gap, (a, _) in zip(gaps, pairs, strict=True)])
-    mean, low, high, p = resampling.paired(pd.concat(gaps).to_numpy(), classes.to_numpy())
+    weights = np.concatenate([np.full(len(gap), 1 / len(gap) if equally else 1.0) for gap in gaps])
+    mean, low, high, p = resampling.paired(pd.concat(gaps).to_numpy(), classes.to_numpy(), weights)
     return Difference(len(classes), classes.nunique(), mean, low, high, p, verdict(low, high))
+
+
+def pooled(a: Mapping[str, Sequence[Result]], b: Mapping[str, Sequence[Result]],
+           class_names: Mapping[str, Sequence[str]]) -> Difference:
+    """a minus b over several data sets: every data set weighs the same, and so does every image of one.
+
+    a, b:        {data set: its results, one for each seed}
+    class_names: {data set: names of its classes}; classes of one name are one class, as in `v2` and `sketch`
+
+    Raises ValueError where a and b are not of the same data sets, or not of the same images.
+    """
+    if set(a) != set(b):
+        raise ValueError(f"a is of {', '.join(a)} and b of {', '.join(b)}; expected the same data sets")
+    return _whole({name: (observations(own, class_names[name]), observations(b[name], class_names[name]))
+                   for name, own in a.items()})
+
+
+def minus(a: Sequence[Result], b: Sequence[Result]) -> Difference:
+    """a minus b, two methods on one data set, a result for each seed; ValueError for different images."""
+    return _whole({f"{a[0].method} minus {b[0].method}": (observations(a), observations(b))})
+
+
+def _whole(pairs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Difference:
+    """`difference` of pairs that must be of the same images, each pair with the same weight."""
+    for name, (first, second) in pairs.items():
+        if set(first.index) != set(second.index):
+            raise ValueError(f"{name}: results of different images; evaluate both with one limit and "
+                             "sample_seed")
+    found = difference(list(pairs.values()), equally=True)
+    if found is None:
+        raise ValueError(f"{', '.join(pairs)}: no image; expected at least one")
+    return found
 
 
 def _difference(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 import pytest
 
 import minipsync as mp
-from minipsync.notebook.answers import win_and_loss
+from minipsync.notebook.answers import answers
 
 
 @pytest.fixture(scope="module")
@@ -18,21 +18,21 @@ def two():
 def test_the_first_of_each_kind(two):
     data, pair = two
     c = mp.compare(pair["CoOp"][1], pair["CLIP"][1])
-    shown = win_and_loss(pair, data)
+    shown = answers(pair, data)
     assert c.wins and c.losses and f"In all {c.wins} wins and {c.losses} losses" in shown.caption
     win, loss = shown.caption.split("A win, ")[1].split("A loss, ")
     for told, winner, loser in ((win, "CoOp", "CLIP"), (loss, "CLIP", "CoOp")):
         true = told.split("”")[0]
         assert f"{winner} says {true}”" in told and f"{loser} says {true}”" not in told
-    turned = win_and_loss(dict(reversed(pair.items())), data)
+    turned = answers(dict(reversed(pair.items())), data)
     assert f"In all {c.losses} wins and {c.wins} losses" in turned.caption
 
 
 def test_nothing_to_show(two):
     data, pair = two
     same = {"a": pair["CLIP"], "b": pair["CLIP"]}
-    assert win_and_loss(same, data) is None
+    assert answers(same, data) is None
     with pytest.raises(ValueError, match="pair has 1 methods; expected two"):
-        win_and_loss({"a": pair["CLIP"]}, data)
+        answers({"a": pair["CLIP"]}, data)
     with pytest.raises(ValueError, match="coop knows other classes than vehicles_novel: call"):
-        win_and_loss(pair, mp.benchmark("mini").dataset("vehicles_novel"))
+        answers(pair, mp.benchmark("mini").dataset("vehicles_novel"))

@@ -1,11 +1,9 @@
 """Base to novel in a notebook: the protocol's numbers, pairs over data sets, little for a partial copy."""
-import pandas as pd
 import pytest
 
 import minipsync as mp
 from minipsync.evaluation.protocols import base_to_novel
-from minipsync.evaluation.results import summarise
-from minipsync.notebook.halves import Halves, pooled, transfer_sets
+from minipsync.notebook.halves import Halves, transfer_sets
 
 METHODS = {"zero_shot": ("zero_shot", {}), "words": ("coop", {"n_ctx": 4, "init": "a photo of a"})}
 
@@ -34,26 +32,6 @@ def test_one_seed_on_one_set_is_compare(halves):
     assert (d.difference, d.low, d.high, d.p) == pytest.approx((c.difference, *c.interval, c.p))
     line = one.gains().set_index("classes").loc["novel"]
     assert (line.panel, line.line, line.difference) == ("vehicles", "words", d.difference)
-
-
-def result(labels, *right, name="x"):
-    """Results of one seed each: which of the images are right."""
-    images = {"image": [f"{name}/{i}" for i in range(len(labels))], "label": labels, "seconds": .1,
-              "confidence": .5}
-    return [summarise("m", name, seed, pd.DataFrame(images | {"correct": each}))
-            for seed, each in enumerate(right)]
-
-
-def test_data_sets_weigh_the_same_and_seeds_make_no_images():
-    a = {"x": result([0, 1], [1, 1], [1, 0]), "y": result([0] * 4, [1, 0, 0, 0], name="y")}
-    b = {"x": result([0, 1], [0, 0]), "y": result([0] * 4, [0, 0, 0, 0], name="y")}
-    names = {"x": ["cat", "dog"], "y": ["cat"]}
-    assert pooled(a, b, names).difference == pytest.approx((.75 + .25) / 2)
-    assert pooled(a, b, names) != pooled(a, b, names | {"y": ["bus"]})    # one class "cat" in both, or two
-    with pytest.raises(ValueError, match="a is of x and b of x, y; expected the same data sets"):
-        pooled({"x": a["x"]}, b, names)
-    with pytest.raises(ValueError, match="x: a and b are of different images"):
-        pooled({"x": a["x"]}, {"x": result([0, 1, 1], [0, 0, 0])}, names)
 
 
 def test_transfer_sets():
