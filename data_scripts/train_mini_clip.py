@@ -114,8 +114,8 @@ def logit_scale(step: int, total: int, start: float) -> float:
 def rescaled(model: nn.Module) -> nn.Module:
     """Multiply what is added to the residual streams, in place: embeddings and both maps of every block.
 
-    LayerNorms undo it, up to their epsilon. Embeddings, and the prompts beside them, then have the size that
-    they have in the released CLIPs, so that learning rates mean the same.
+    LayerNorms undo it, up to their epsilon. Embeddings, and the prompts beside them, come nearer to the size
+    that they have in the released CLIPs, so that the papers' learning rates can be taken.
     """
     text, vision = model.transformer, model.visual.transformer
     parts = [(TEXT_FACTOR, [model.token_embedding.weight, model.positional_embedding]),
