@@ -106,6 +106,7 @@ def test_form(path):
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
     assert path.stat().st_size <= (200_000 if path in SOLUTIONS else 500_000)
     assert all(cell.source.count("\n") < 25 for cell in code)
+    assert not re.search(r"\]\(#", path.read_text(encoding="utf-8"))    # JupyterLab's are not the site's
     assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", path.read_text(encoding="utf-8"))
 
 
