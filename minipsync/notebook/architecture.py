@@ -151,7 +151,7 @@ DRAWINGS = {
         [*THROUGH_TEXT, ("u", "cos"), ("image", "u"), *PROMPTED, ("u", "la"), ("image", "ld")],
         "PromptSync: a meta-train step on source samples (loss $\\mathcal{L}_D$), then a meta-test step on "
         "the test image's surest views (entropy and $\\mathcal{L}_A$). Both gradients are averaged in one "
-        "update of MaPLe's prompts.")}
+        "update of MaPLe's prompts. Texts have samples $u$ and prototypes, too, without arrows here.")}
 
 
 def architecture(method: str) -> Captioned:
