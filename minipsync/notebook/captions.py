@@ -13,7 +13,7 @@ from PIL import Image
 
 DPI = 150                                  # of the stored picture
 CSS_DPI = 90                               # how large it is shown: a figure 10 inches wide takes 900 pixels
-COLOURS = 64                               # of a palette, enough for charts; edges stay smooth
+COLOURS = 32                               # of a palette, enough for charts; edges stay smooth
 QUALITY = 62                               # of a JPEG, for figures with photographs
 
 
