@@ -76,7 +76,7 @@ def _read_out(text: str) -> str:
 
 # ---- the parts that all methods share ---------------------------------------------------------------
 CLIP = {
-    "names": Box(0.95, 4.0, 1.7, "C class names"),
+    "names": Box(0.95, 4.0, 1.7, "$C$ class names"),
     "words": Box(3.15, 4.0, 1.9, "word embedding", "frozen"),
     "text": Box(5.6, 3.5, 2.1, "text encoder\nblocks 1 … $L$", "frozen"),
     "t": Box(7.6, 3.5, 1.1, "text\nfeatures $t_c$"),
