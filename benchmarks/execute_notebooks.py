@@ -1,37 +1,20 @@
 """Run notebooks in place and keep them small: `python -m benchmarks.execute_notebooks notebooks/01*.ipynb`.
 
 papermill runs each in an empty folder, from its first cell to its last with its default parameters. Kept are
-outputs without progress on stderr and without papermill's own metadata; figures become smaller PNG files.
-Records go to --records when it is given, so that a stopped run goes on. A notebook over 500 kB, a cell of
-more than 25 lines or a path of this machine stops it: what came out then has the suffix .refused.
+outputs without progress on stderr and without papermill's own metadata. Records go to --records when it is
+given, so that a stopped run goes on. A notebook over 500 kB, a cell of more than 25 lines or a path of this
+machine stops it: what came out then has the suffix .refused.
 """
 import argparse
-import base64
-import io
 import re
 import tempfile
 from pathlib import Path
 
 import nbformat
 import papermill
-from PIL import Image
 
-LIMIT, LARGE = 500_000, 25_000                     # bytes: of a notebook; of a figure that gets a palette
+LIMIT = 500_000                                    # bytes of a notebook
 PATHS = re.compile(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt)/")
-
-
-def smaller(png: str) -> str:
-    """A picture in fewer bytes, base64 in and out: without alpha where it is opaque, with a palette where it
-    has few colours or many bytes (128 colours are enough for a sheet of small scenes)."""
-    raw, out = base64.b64decode(png), io.BytesIO()
-    image = Image.open(io.BytesIO(raw))
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
-        image = image.convert("RGB")
-    colours = image.convert("RGB").getcolors(256) if image.mode == "RGB" else None
-    if colours or image.mode == "RGB" and len(raw) > LARGE:
-        image = image.quantize(len(colours) if colours else 128, dither=Image.Dither.NONE)
-    image.save(out, "PNG", optimize=True)
-    return png if len(out.getvalue()) >= len(raw) else base64.b64encode(out.getvalue()).decode()
 
 
 def clean(notebook) -> None:
@@ -44,9 +27,6 @@ def clean(notebook) -> None:
         if cell.cell_type != "code":
             continue
         cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = smaller(output.data["image/png"])
     if "widget-view" not in nbformat.writes(notebook):       # the state of bars whose output was not kept
         notebook.metadata.pop("widgets", None)
 

@@ -147,13 +147,12 @@ def headroom(method: Method, data: Dataset, limit: int | None = 200, sample_seed
         def seen(todo: list[int], see: Callable) -> list[dict[str, Any]]:
             """What `see` says of each image that can be read."""
             found = []
-            size = min(look.size, usual_batch(method))
-            for start in range(0, len(todo), size):
-                images, bad = read_images(data, labels, batch := todo[start:start + size])
+            for start in range(0, len(todo), look.size):
+                images, bad = read_images(data, labels, batch := todo[start:start + look.size])
                 skipped.extend((ids[i], reason) for i, reason in bad.items())
                 pictures = check_images(list(images.values())) if images else []
                 items = [(picture, labels[i]) for picture, i in zip(pictures, images, strict=True)]
-                said = [row for part in in_batches(method, see, items, size) for row in part]
+                said = [row for part in in_batches(method, see, items, look.size) for row in part]
                 found += [{"image": ids[i], "label": labels[i], **row}
                           for i, row in zip(images, said, strict=True)]
                 bar.update(len(batch))
@@ -187,8 +186,8 @@ class Look:
         self.config: Any = method.config if isinstance(method, TestTimeBase) else config
         self.edges = area_edges(*self.config.crop_scale)
         self.n_views = self.chosen = 0                        # of views, and of confident ones; once seen
-        self.size = self.tuner.batch_size() if self.tuner is not None else max(
-            1, method.image_batch // self.config.n_views)
+        self.size = min(usual_batch(method), self.tuner.batch_size() if self.tuner is not None else max(
+            1, method.image_batch // self.config.n_views))
         if tunes(method):
             method._warn_if_untrained()                       # type: ignore[operator]
 
