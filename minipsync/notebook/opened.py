@@ -9,7 +9,7 @@ records, prompts and source statistics of the command line.
 """
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from ..data import Dataset
 from ..evaluation.benchmark import BENCHMARKS, Benchmark, benchmark, clip_settings
 from ..evaluation.evaluate import evaluate
 from ..evaluation.prompts import learned
+from ..evaluation.protocols import OOD
 from ..evaluation.results import Result
 from ..methods import REGISTRY, Method, build
+from ..report.differences import pooled
+from ..report.stored import stored
 from .parameters import ParameterError, check_parameters
 
 COMMON: dict[str, Any] = {
@@ -119,3 +122,20 @@ def on_each(bench: Benchmark, clip: Clip, name: str, datasets: Iterable[str], pr
             found.setdefault(each, []).append(evaluate(method, data, min(limit or len(data), len(data)),
                                                        records or None, progress=False))
     return found
+
+
+def over_shifted(bench: Benchmark, live: Mapping[str, Mapping[str, Sequence[Result]]],
+                 pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """{"a − b": the difference over the shifted sets of OOD together}, of pairs that were measured.
+
+    live: {method: what `on_each` found for OOD}; where it is empty, what is stored of the mini benchmark.
+    """
+    if live:
+        classes = {name: data_set(bench, name).class_names for name in OOD}
+        return {f"{a} − {b}": pooled(live[a], live[b], classes) for a, b in pairs
+                if live.get(a) and live.get(b)}
+    table = stored("domain_generalisation_paired", bench.name)
+    if table is None:
+        return {}
+    found = table[table["dataset"] == "ood_average"].set_index(["a", "b"])
+    return {f"{a} − {b}": found.loc[(a, b)] for a, b in pairs if (a, b) in found.index}

@@ -6,9 +6,11 @@ from lookalikes import change, class_folders
 
 import minipsync as mp
 from minipsync.data.imagenet_classes import imagenet_classes
+from minipsync.evaluation.protocols import OOD
 from minipsync.methods import prompt_files
-from minipsync.notebook.opened import COMMON, data_set, on_each, open_benchmark, ready
+from minipsync.notebook.opened import COMMON, data_set, on_each, open_benchmark, over_shifted, ready
 from minipsync.notebook.parameters import ParameterError
+from minipsync.report.stored import stored
 
 DEFAULTS = {"benchmark": "mini", "root": "", "partial": False, "model": "", "weights": "", "device": "cpu",
             "precision": "fp32", "records": "r", "prompts": "p", "source": "s"}
@@ -115,3 +117,16 @@ def test_a_method_on_each_data_set_and_seed(tmp_path):
     plain = on_each(bench, clip, "zero_shot", ["a"], seeds=[1, 3], limit=6)
     assert len(plain["a"]) == 1 and plain["a"][0].n == 6
     assert on_each(bench, clip, "cocoop", ["a"], tmp_path / "none", limit=6) == {}      # there are no prompts
+
+
+def test_shifted_sets_together_stored_or_measured():
+    bench, pairs = mp.benchmark("mini"), [("maple", "zero_shot"), ("maple", "unknown")]
+    table = stored("domain_generalisation_paired")
+    row = table[(table["a"] == "maple") & (table["b"] == "zero_shot") & (table["dataset"] == "ood_average")]
+    found = over_shifted(bench, {}, pairs)
+    assert list(found) == ["maple − zero_shot"]
+    assert found["maple − zero_shot"].difference == row["difference"].item()
+    live = {"maple": on_each(bench, bench.own_clip, "zero_shot", OOD, limit=3), "unknown": {}}
+    same = over_shifted(bench, live | {"zero_shot": live["maple"]}, pairs)
+    assert list(same) == ["maple − zero_shot"]
+    assert (same["maple − zero_shot"].n, same["maple − zero_shot"].difference) == (12, 0)
